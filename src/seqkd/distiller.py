@@ -1,0 +1,131 @@
+"""The distiller: a student, the methods that teach it and the knowledge they read. It is the model that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .collators import UNLABELLED
+from .errors import ConfigError, KnowledgeError
+from .knowledge import Knowledge
+from .method import Method, SoftLabels
+from .recommender import RecommenderModel
+
+
+class Distiller(nn.Module):
+    """Runs the student once, then every method on its output. Without methods it trains the student alone.
+
+    Args:
+        student: the product; `distiller.student.save_pretrained(...)` is all that is served.
+        methods: by name, e.g. `{"ckd_mdsr": CKDMDSR()}`.
+        weights: loss weight (lambda) of each method; 1 where not given.
+        knowledge: by teacher, e.g. `{"unisrec": Knowledge.from_pretrained(...)}`; all about the same training part.
+        label_weight: weight of the recommendation loss itself.
+
+    Raises:
+        KnowledgeError: a method reads a table that a teacher did not export, or there is no teacher at all.
+        ConfigError: a weight names no method.
+    """
+
+    def __init__(
+        self,
+        student: RecommenderModel,
+        methods: Mapping[str, Method] | None = None,
+        weights: Mapping[str, float] | None = None,
+        knowledge: Mapping[str, Knowledge] | None = None,
+        label_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.methods = nn.ModuleDict(dict(methods or {}))
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.methods}
+        self.label_weight = label_weight
+        self.knowledge = dict(knowledge or {})
+        unknown = set(weights or {}) - set(self.methods)
+        if unknown:
+            raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
+        self.tables = frozenset().union(*(method.requires for method in self.methods.values()))  # type: ignore[union-attr]
+        self._check_tables()
+        self._item_tables: dict[str, dict[str, Tensor]] = {}
+
+    def _check_tables(self) -> None:
+        if self.tables and not self.knowledge:
+            raise KnowledgeError(f"the methods {sorted(self.methods)} need knowledge tables {sorted(self.tables)}; give at least one teacher.")
+        for teacher, knowledge in self.knowledge.items():
+            missing = self.tables - set(knowledge.tables)
+            if missing:
+                raise KnowledgeError(
+                    f"teacher {teacher!r} exported {sorted(knowledge.tables)}, but {sorted(missing)} is needed too. "
+                    f"Export it again with tables={tuple(sorted(self.tables))}."
+                )
+            if self.student.catalogue is not None:
+                knowledge.check(catalogue=self.student.catalogue)
+
+    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add every teacher's rows for the queries of a batch, as `teacher/table`; on the CPU, before the batch moves."""
+        for teacher, knowledge in self.knowledge.items():
+            for table in self.tables:
+                if table.startswith("query_"):
+                    batch[f"{teacher}/{table}"] = knowledge.rows(table, batch["query_ids"])
+        return batch
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Named loss terms and their weighted sum, `loss`; each a mean over the queries of the whole optimizer step.
+
+        Args:
+            batch: of `QueryCollator`, with `teacher/table` rows of `look_up`; `num_labelled` and `num_queries` of the
+                optimizer step when this batch is only part of it.
+        """
+        targets = batch["targets"]
+        labelled = targets != UNLABELLED
+        num_labelled = batch["num_labelled"] if "num_labelled" in batch else labelled.sum()
+        num_queries = batch["num_queries"] if "num_queries" in batch else torch.tensor(float(len(targets)))
+        num_labelled, num_queries = num_labelled.to(targets.device), num_queries.to(targets.device)
+
+        output = self.student(**{name: batch[name] for name in self.student.inputs})
+        labels = {"label": SoftLabels(targets.clamp(min=0)[:, None], (labelled * (num_queries / num_labelled))[:, None])}
+        weights = {"label": self.label_weight, **self.weights}
+        per_query: dict[str, Tensor] = {}
+        if self.student.config.loss_type != "softmax":
+            del labels["label"]
+            loss = self.student.training_loss(output, targets, batch.get("step_targets"))
+            per_query["label"] = loss * (num_queries / num_labelled)
+        knowledge = self._knowledge_of(batch)
+        for name, method in self.methods.items():
+            answer = method(self.student, batch, output, knowledge)
+            if isinstance(answer, SoftLabels):
+                labels[name] = answer
+            else:
+                per_query[name] = answer if answer.dim() else answer.expand(len(targets))
+        per_query.update(self._soft_label_losses(output.query_embeddings, labels))
+
+        terms = {name: loss.sum() / num_queries for name, loss in per_query.items()}
+        total = sum(weights[name] * term for name, term in terms.items())
+        return {"loss": total, **{name: term.detach() for name, term in terms.items()}}
+
+    def _soft_label_losses(self, query_embeddings: Tensor, labels: Mapping[str, SoftLabels]) -> dict[str, Tensor]:
+        """All soft labels in one pass over the catalogue: each `(Q,)` cross-entropy."""
+        if not labels:
+            return {}
+        items = torch.cat([label.items for label in labels.values()], dim=1)
+        log_probs = self.student.catalogue_log_probs(query_embeddings, items)
+        parts = log_probs.split([label.items.shape[1] for label in labels.values()], dim=1)
+        return {
+            name: -(label.probs * part).sum(dim=1) for (name, label), part in zip(labels.items(), parts, strict=True)
+        }
+
+    def _knowledge_of(self, batch: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        device = batch["targets"].device
+        for teacher, knowledge in self.knowledge.items():
+            if teacher not in self._item_tables:
+                whole = [table for table in self.tables if table.startswith("item_")]
+                self._item_tables[teacher] = {table: knowledge.table(table).all().to(device) for table in whole}
+        return {
+            teacher: {
+                **self._item_tables[teacher],
+                **{table: batch[f"{teacher}/{table}"] for table in self.tables if table.startswith("query_")},
+            }
+            for teacher in self.knowledge
+        }

@@ -1,0 +1,93 @@
+"""Full-catalogue evaluation from top-k ids: the histogram of target ranks is all that leaves a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from .collators import UNLABELLED, SequenceDataset
+from .errors import ConfigError
+from .metrics import ranking_metrics, ranks_from_topk
+from .recommender import RecommenderModel
+
+HISTORY = ("masked", "unmasked")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """0-based rank of every target among the whole catalogue, `(Q,)`; `depth` where it is not among the first `depth`.
+
+    `history_lengths (Q,)` and `targets (Q,)` are there for slices by history length and item frequency.
+    """
+
+    ranks: np.ndarray
+    targets: np.ndarray
+    history_lengths: np.ndarray
+    depth: int
+    history: str
+
+    def histogram(self) -> torch.Tensor:
+        """`(depth+1,)` counts; integers, so that sums over processes are exact."""
+        return torch.from_numpy(np.bincount(self.ranks, minlength=self.depth + 1))
+
+    def metrics(self, ks: Sequence[int] = (10, 50)) -> dict[str, float]:
+        """Recall, NDCG and MRR at each cut-off."""
+        return metrics_of(self.histogram(), ks)
+
+
+def metrics_of(histogram: torch.Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """Metrics from `(depth+1,)` counts of ranks: the same numbers whatever processes counted them.
+
+    Raises:
+        ConfigError: a cut-off is larger than the depth to which ranks are known.
+    """
+    if max(ks) >= len(histogram):
+        raise ConfigError(f"metrics at {max(ks)} need lists of that length; only the first {len(histogram) - 1} items were ranked.")
+    return ranking_metrics(torch.arange(len(histogram)).repeat_interleave(histogram.cpu()), ks)
+
+
+@torch.no_grad()
+def rank_targets(
+    model: RecommenderModel,
+    dataset: SequenceDataset,
+    *,
+    history: str = "masked",
+    depth: int = 50,
+    batch_size: int = 1024,
+    shard: tuple[int, int] = (0, 1),
+) -> Ranks:
+    """Rank the target of every labelled query among the whole catalogue.
+
+    Args:
+        history: `masked` takes the items a user already has out of the ranking, `unmasked` leaves them in.
+        depth: length of the list; ranks beyond it count as not found.
+        shard: (index, count): rank every count-th row only, from index on.
+
+    Raises:
+        ConfigError: `history` is neither word.
+    """
+    if history not in HISTORY:
+        raise ConfigError(f"history must be one of {HISTORY}, got {history!r}.")
+    rows = Subset(dataset, range(shard[0], len(dataset), shard[1]))
+    loader = DataLoader(rows, batch_size=batch_size, collate_fn=model.collator(seen=history == "masked"))
+    was_training = model.training
+    model.eval()
+    ranks, targets, lengths = [], [], []
+    for batch in loader:
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        scores = model.score(model(**{name: batch[name] for name in model.inputs}).query_embeddings)  # (Q, I+1)
+        if history == "masked":
+            scores[batch["seen_query"], batch["seen_items"]] = torch.finfo(scores.dtype).min
+        best = scores.topk(min(depth, model.config.num_items), dim=1).indices  # (Q, depth)
+        found = ranks_from_topk(best, batch["targets"])
+        ranks.append(found.masked_fill(found == best.shape[1], depth).cpu())
+        targets.append(batch["targets"].cpu())
+        lengths.append(batch["position_ids"].flatten()[batch["query_index"]].cpu() + 1)
+    model.train(was_training)
+    labelled = torch.cat(targets) != UNLABELLED if targets else torch.zeros(0, dtype=torch.bool)
+    columns = [torch.cat(column)[labelled].numpy() if column else np.zeros(0, int) for column in (ranks, targets, lengths)]
+    return Ranks(*columns, depth=depth, history=history)

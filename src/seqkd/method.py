@@ -1,0 +1,65 @@
+"""What a distillation method is: one paper's idea, as a module that answers with a loss or with soft labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from .curriculum import Curriculum
+from .recommender import RecommenderModel, RecommenderOutput
+
+
+class SoftLabels(NamedTuple):
+    """A target distribution over the catalogue, sparse: `items (Q, M)` and their weights `probs (Q, M)`.
+
+    The loss is `-sum(probs * log q(items))` with q the student's softmax over the whole catalogue. Methods that can
+    say what they want in this form should: the distiller lays all soft labels and the hard label into one pass over
+    the catalogue, so a further method costs next to nothing.
+    """
+
+    items: Tensor
+    probs: Tensor
+
+
+class Method(nn.Module):
+    """Base of all methods. Parameters and buffers of a subclass are optimised, saved and resumed with the run.
+
+    Class attributes:
+        config_class: a frozen dataclass with the paper's defaults.
+        paper: arXiv id or DOI; goes to the model card.
+    """
+
+    config_class: ClassVar[type]
+    paper: ClassVar[str]
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else self.config_class()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Knowledge tables read from every teacher; checked when the distiller is built."""
+        return frozenset()
+
+    def forward(
+        self,
+        student: RecommenderModel,
+        batch: Mapping[str, Tensor],
+        output: RecommenderOutput,
+        knowledge: Mapping[str, Mapping[str, Tensor]],
+    ) -> Tensor | SoftLabels:
+        """One loss per query `(Q,)`, a scalar loss `()`, or `SoftLabels`; never reduced over queries.
+
+        Args:
+            batch: see `QueryCollator`, and `step_targets (C,)`: the labels of the whole optimizer step, whatever
+                micro-batches and processes carry it.
+            knowledge: for each teacher its tables; `query_*` are rows of this batch's queries, `(Q, ...)`,
+                `item_*` are whole tables, `(I+1, ...)`.
+        """
+        raise NotImplementedError
+
+    def curriculum(self) -> Curriculum | None:
+        """The order in which queries are unlocked, if the method has one."""
+        return None

@@ -1,0 +1,303 @@
+"""What every recommender can do, teacher or student: embed queries, score items, recommend in external ids, grow."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput, cached_file
+
+from . import losses
+from .catalogue import FILE_NAME, PADDING, Catalogue
+from .collators import UNLABELLED, QueryCollator, Sequence
+from .configuration import RecommenderConfig
+from .errors import CheckpointError, ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+@dataclass
+class RecommenderOutput(ModelOutput):
+    """`query_embeddings (Q, D)`: one per query, comparable with `item_embeddings()` by `score`."""
+
+    query_embeddings: torch.FloatTensor | None = None
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """For every history its items (external ids, best first), their scores, and whether popularity had to answer.
+
+    A list is shorter than k when fewer than k items are left to recommend. `from_popularity` is true for a history
+    that is empty or holds no item of the catalogue.
+    """
+
+    item_ids: list[list[str]]
+    scores: list[list[float]]
+    from_popularity: list[bool]
+
+
+class RecommenderModel(PreTrainedModel):
+    """Base of all models. A subclass sets `config_class` and writes `forward` and `item_embeddings`.
+
+    `inputs` names the batch entries that `forward` reads. Knowledge of the world outside (external ids, how often an
+    item was bought) lives here: `catalogue` and the buffer `item_counts (I+1,)`.
+    """
+
+    config: RecommenderConfig
+    base_model_prefix = "recommender"
+    main_input_name = "item_ids"
+    inputs: tuple[str, ...] = ("item_ids", "sequence_ids", "position_ids", "query_index")
+
+    def __init__(self, config: RecommenderConfig) -> None:
+        super().__init__(config)
+        self.catalogue: Catalogue | None = None
+        self.register_buffer("item_counts", torch.zeros(config.num_items + 1))
+
+    # ---- what a subclass writes -------------------------------------------------------------------------------
+
+    def forward(
+        self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, query_index: Tensor
+    ) -> RecommenderOutput:
+        """Embed the queries of a packed batch (see `QueryCollator`)."""
+        raise NotImplementedError
+
+    def item_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
+        """`(I+1, D)`, row 0 padding; or `(*item_ids.shape, D)`."""
+        raise NotImplementedError
+
+    # ---- scores and losses ------------------------------------------------------------------------------------
+
+    def score(self, query_embeddings: Tensor, item_ids: Tensor | None = None) -> Tensor:
+        """Logits `(Q, I+1)` over the catalogue, the padding item at the dtype's minimum, or `(Q, C)` for candidates.
+
+        Args:
+            query_embeddings: `(Q, D)` from `forward`.
+            item_ids: `(C,)` candidates shared by all queries, or `(Q, C)` candidates of each.
+        """
+        items = self.item_embeddings(item_ids)  # (I+1, D), (C, D) or (Q, C, D)
+        if items.dim() == 3:
+            logits = torch.einsum("qd,qcd->qc", query_embeddings, items)
+        else:
+            logits = query_embeddings @ items.T
+        logits = logits / self.config.temperature
+        if item_ids is None:
+            logits[:, PADDING] = torch.finfo(logits.dtype).min
+        return logits
+
+    def catalogue_log_probs(self, query_embeddings: Tensor, item_ids: Tensor) -> Tensor:
+        """Log-softmax over the whole catalogue at `item_ids (Q, M)`, `(Q, M)`; 0 at padding."""
+        queries = query_embeddings / self.config.temperature
+        return losses.catalogue_log_probs(queries, self.item_embeddings(), item_ids)
+
+    def loss(self, query_embeddings: Tensor, targets: Tensor) -> Tensor:
+        """The configured recommendation loss of each labelled query, `(Q,)` without reduction.
+
+        Args:
+            query_embeddings: `(Q, D)`.
+            targets: `(Q,)` internal ids, none unlabelled.
+        """
+        config = self.config
+        if config.loss_type == "softmax":
+            return losses.softmax(query_embeddings / config.temperature, self.item_embeddings(), targets)
+        if config.loss_type == "sampled_softmax":
+            negatives, log_q = losses.sample_by_count(self.item_counts, config.num_negatives)  # (N,), (I+1,)
+            logits = self.score(query_embeddings, negatives)  # (Q, N)
+            positive = self.score(query_embeddings, targets[:, None]).squeeze(1)  # (Q,)
+            return losses.sampled_softmax(positive, logits, targets, negatives, log_q)
+        negatives = losses.sample_uniform(targets, config.num_items, config.num_negatives)  # (Q, N)
+        logits = self.score(query_embeddings, torch.cat([targets[:, None], negatives], dim=1))  # (Q, 1+N)
+        if config.loss_type == "bpr":
+            return losses.bpr(logits[:, 0], logits[:, 1:])
+        if config.loss_type == "gbce":
+            return losses.gbce(logits[:, 0], logits[:, 1:], num_items=config.num_items, t=config.gbce_t)
+        return losses.bce(logits[:, 0], logits[:, 1:])
+
+    def training_loss(self, output: RecommenderOutput, targets: Tensor, step_targets: Tensor | None = None) -> Tensor:
+        """The loss that trains this model without a teacher, `(Q,)`, 0 where a query is unlabelled.
+
+        Args:
+            targets: `(Q,)` internal ids or `UNLABELLED`.
+            step_targets: `(C,)` labels of the whole optimizer step, for losses that contrast within it.
+        """
+        labelled = targets != UNLABELLED
+        loss = self.loss(output.query_embeddings[labelled], targets[labelled])
+        return torch.zeros(len(targets), dtype=loss.dtype, device=loss.device).masked_scatter(labelled, loss)
+
+    # ---- external ids -----------------------------------------------------------------------------------------
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """External ids in the order of the item table, row 1 first."""
+        return self._known_catalogue().item_ids
+
+    def set_catalogue(self, catalogue: Catalogue, item_counts: Tensor | None = None) -> None:
+        """Attach the external ids, and how often each was bought in training (`(I+1,)`; for popularity and logQ)."""
+        if len(catalogue) != self.config.num_items:
+            raise ConfigError(
+                f"the catalogue holds {len(catalogue)} items, but the model was configured with num_items="
+                f"{self.config.num_items}. Build the model with num_items={len(catalogue)}, or grow it with add_items."
+            )
+        self.catalogue = catalogue
+        if item_counts is not None and item_counts.shape != self.item_counts.shape:
+            raise ConfigError(
+                f"item_counts must be {tuple(self.item_counts.shape)} (padding and every item), got "
+                f"{tuple(item_counts.shape)}. Use count_items(split.train, num_items)."
+            )
+        if item_counts is not None:
+            self.item_counts.copy_(item_counts)
+
+    @torch.no_grad()
+    def recommend(
+        self, histories: List[List[str]], k: int = 10, *, filter_seen: bool = True, batch_size: int = 1024
+    ) -> Recommendations:
+        """The k best items for each history, in external ids; a history need not occur in training.
+
+        Args:
+            histories: external item ids, oldest first. Unknown ids are skipped (and counted in a warning); only the
+                newest `max_position_embeddings` items are read, but all are filtered.
+            filter_seen: leave out what the history already holds.
+
+        Raises:
+            DataError: `k` is below 1, or a history is a bare string.
+        """
+        catalogue = self._known_catalogue()
+        if k < 1:
+            raise DataError(f"k must be at least 1, got {k}.")
+        if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+            raise DataError("histories must be a list of lists of item ids, e.g. recommend([['B001', 'B007']]).")
+        if k > len(catalogue):
+            logger.warning("k=%d is more than the catalogue's %d items; each list ends earlier.", k, len(catalogue))
+        encoded = [catalogue.encode(history) for history in histories]
+        unknown = sum(int((rows == PADDING).sum()) for rows in encoded)
+        if unknown:
+            logger.warning("%d of %d history items are not in the catalogue and are skipped.", unknown, sum(map(len, encoded)))
+        encoded = [rows[rows != PADDING] for rows in encoded]
+        items, scores = [], []
+        was_training = self.training
+        self.eval()
+        for at in range(0, len(encoded), batch_size):
+            part_items, part_scores = self._recommend_rows(encoded[at : at + batch_size], min(k, len(catalogue)), filter_seen)
+            items += [catalogue.decode(row) for row in part_items]
+            scores += part_scores
+        self.train(was_training)
+        return Recommendations(items, scores, [len(rows) == 0 for rows in encoded])
+
+    def _recommend_rows(
+        self, histories: List[np.ndarray], k: int, filter_seen: bool
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        popularity = torch.log1p(self.item_counts) - torch.log1p(self.item_counts.sum())  # (I+1,)
+        scores = popularity.repeat(len(histories), 1)  # (B, I+1)
+        known = [i for i, rows in enumerate(histories) if len(rows)]
+        if known:
+            batch = self.collator(tail=True)([Sequence(histories[i], len(histories[i]), 0) for i in known])
+            inputs = {name: batch[name].to(self.device) for name in self.inputs}
+            scores[known] = self.score(self(**inputs).query_embeddings).to(scores.dtype)
+        blocked = torch.finfo(scores.dtype).min
+        scores[:, PADDING] = blocked
+        if filter_seen:
+            for row, history in enumerate(histories):
+                scores[row, torch.from_numpy(history).to(scores.device)] = blocked
+        best = scores.topk(k)
+        keep = best.values > blocked
+        return (
+            [row[kept].tolist() for row, kept in zip(best.indices, keep, strict=True)],
+            [row[kept].tolist() for row, kept in zip(best.values, keep, strict=True)],
+        )
+
+    def collator(self, *, tail: bool = False, seen: bool = False) -> QueryCollator:
+        """The collator that lays batches out the way this model reads them."""
+        return QueryCollator(self.config.max_position_embeddings, tail=tail, seen=seen)
+
+    @torch.no_grad()
+    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
+        """Grow the catalogue. Old rows stay bit-equal; a new row is `embeddings (n, D)`, or the mean of the old rows.
+
+        Raises:
+            DataError: an id is already in the catalogue, or `embeddings` has another shape.
+        """
+        catalogue = self._known_catalogue()
+        known = [item for item in item_ids if item in catalogue]
+        if known:
+            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
+        table = self.get_input_embeddings().weight  # (I+1, D)
+        if embeddings is None:
+            embeddings = table[1:].mean(dim=0).expand(len(item_ids), -1)
+        if tuple(embeddings.shape) != (len(item_ids), table.shape[1]):
+            raise DataError(f"embeddings must be {(len(item_ids), table.shape[1])}, got {tuple(embeddings.shape)}.")
+        grown_catalogue = catalogue.extend(item_ids)  # first: it refuses repeated ids
+        grown = nn.Embedding(len(table) + len(item_ids), table.shape[1], padding_idx=PADDING).to(table)
+        grown.weight.copy_(torch.cat([table, embeddings.to(table)]))
+        self.set_input_embeddings(grown)
+        self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(len(item_ids))])
+        self.config.num_items += len(item_ids)
+        self.catalogue = grown_catalogue
+
+    def _known_catalogue(self) -> Catalogue:
+        if self.catalogue is None:
+            raise ConfigError("this model knows no external ids yet. Call model.set_catalogue(split.catalogue) first.")
+        return self.catalogue
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers, with `item_ids.json` beside the weights. Refuses weights that are not finite."""
+        self._check_finite(f"{self.__class__.__name__} is not saved to {save_directory}")
+        super().save_pretrained(save_directory, **kwargs)
+        if self.catalogue is not None and kwargs.get("is_main_process", True):
+            self.catalogue.save(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, from a folder or the Hub, but never partly: safetensors only, all tensors, all finite.
+
+        Raises:
+            CheckpointError: tensors are missing, superfluous, of another shape or not finite, or the id list has
+                another length than the item table.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True
+        name = pretrained_model_name_or_path
+        try:
+            model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except RuntimeError as error:
+            raise CheckpointError(f"{name} does not fit its config.json: {error}") from error
+        for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+            if info[problem]:
+                raise CheckpointError(
+                    f"{name}: {problem.replace('_', ' ')} in model.safetensors: {sorted(map(str, info[problem]))[:5]}. "
+                    "The weights do not belong to this config.json; take both from the same checkpoint."
+                )
+        model._check_finite(f"{name} is not loaded")
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        if path is not None:
+            catalogue = Catalogue.load(path)
+            if len(catalogue) != model.config.num_items:
+                raise CheckpointError(
+                    f"{name}: {FILE_NAME} lists {len(catalogue)} items, config.json says num_items="
+                    f"{model.config.num_items}. Take both from the same checkpoint."
+                )
+            model.catalogue = catalogue
+        return (model, info) if wants_info else model
+
+    def _check_finite(self, what: str) -> None:
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{what}: {name} holds NaN or infinite values. Go back to an earlier checkpoint.")
+
+
+def count_items(rows, num_items: int) -> Tensor:
+    """How often each item occurs in a part of a split, `(I+1,)` float32."""
+    items = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows["item_ids"]] or [np.zeros(0, np.int64)])
+    return torch.from_numpy(np.bincount(items, minlength=num_items + 1).astype(np.float32))
+
+
+__all__ = ["UNLABELLED", "Recommendations", "RecommenderModel", "RecommenderOutput", "count_items"]

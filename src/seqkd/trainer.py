@@ -1,0 +1,215 @@
+"""The trainer: transformers' own, taught that a step is a set of queries and that a checkpoint holds a bare student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from .checkpoints import last_complete, problem_with, rotate, write_manifest
+from .collators import UNLABELLED, SequenceDataset
+from .curriculum import Curriculum, QuerySampler, history_statistics
+from .distiller import Distiller
+from .errors import CheckpointError, ConfigError, SeqKDError
+from .evaluation import metrics_of, rank_targets
+from .training_args import DistillationArguments
+
+METHODS_FILE = "methods.safetensors"
+
+
+class DistillationTrainer(Trainer):
+    """Trains a `Distiller` on a `SequenceDataset`; knows no method by name.
+
+    One optimizer step gives the same loss and weights however it is carried: by one batch, by gradient accumulation
+    or by several processes. Resuming, also in mid-epoch, is bit-identical to a run without interruption.
+    """
+
+    args: DistillationArguments
+    model: Distiller
+    loss_is_scaled_for_ga = True  # losses are means over the queries of the whole step, see get_batch_samples
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        args: DistillationArguments,
+        train_dataset: SequenceDataset,
+        eval_dataset: SequenceDataset | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        collator = distiller.student.collator(tail=args.tail_queries)
+        super().__init__(
+            model=distiller,
+            args=args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self._terms: dict[str, Tensor] = {}
+        self._terms_steps = 0
+        self.curriculum, self.difficulty = self._measure_curriculum()
+
+    # ---- the queries of a step --------------------------------------------------------------------------------
+
+    @property
+    def step_batch_size(self) -> int:
+        """Sequences of one optimizer step, over micro-batches and processes."""
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+
+    @property
+    def total_steps(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return int(-(-len(self.train_dataset) // self.step_batch_size) * self.args.num_train_epochs)
+
+    def _measure_curriculum(self) -> tuple[Curriculum | None, Tensor | None]:
+        found = [c for c in (method.curriculum() for method in self.model.methods.values()) if c is not None]
+        if len(found) > 1:
+            raise ConfigError("two methods bring a curriculum; set curriculum to null in all but one.")
+        if not found:
+            return None, None
+        lengths, rarity = history_statistics(self.train_dataset, self.model.student.item_counts.cpu().numpy())
+        return found[0], torch.from_numpy(found[0].difficulty(lengths, rarity))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> QuerySampler:
+        dataset = self.train_dataset
+        if self.curriculum is None:
+            return QuerySampler(len(dataset), self.step_batch_size, self.args.seed)
+        hardest = [start + len(items) - first + self.args.tail_queries for items, first, start in dataset]
+        easiest = [self.difficulty[row.query_start : max(end, row.query_start + 1)].min() for row, end in zip(dataset, hardest, strict=True)]
+        competence = lambda step: self.curriculum.competence(step, self.total_steps)  # noqa: E731
+        return QuerySampler(
+            len(dataset), self.step_batch_size, self.args.seed, torch.stack(easiest).numpy(), competence
+        )
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
+        """Fetch the micro-batches of one step and tell each about the whole: its labels and how many queries it has."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self.model.look_up(self._unlock(batch)) for batch in batches]
+        targets = torch.cat([batch["targets"] for batch in batches]).to(device)
+        if self.args.world_size > 1:
+            targets = self.accelerator.pad_across_processes(targets, pad_index=UNLABELLED - 1)
+            targets = self.accelerator.gather(targets)
+            targets = targets[targets >= UNLABELLED]
+        labelled = targets[targets != UNLABELLED]
+        step = {
+            "step_targets": labelled,
+            "num_labelled": torch.tensor(float(max(len(labelled), 1)), device=device),
+            "num_queries": torch.tensor(float(max(len(targets), 1)), device=device),
+        }
+        return [{**batch, **step} for batch in batches], None
+
+    def _unlock(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out the queries that the curriculum still keeps locked."""
+        if self.curriculum is None:
+            return batch
+        competence = self.curriculum.competence(self.state.global_step, self.total_steps)
+        open_ = self.difficulty[batch["query_ids"].cpu()] <= competence
+        if not open_.any():  # the easiest rows of all were drawn because nothing is unlocked yet
+            return batch
+        open_ = open_.to(batch["targets"].device)
+        return {**batch, **{name: batch[name][open_] for name in ("query_index", "targets", "query_ids")}}
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs=False, num_items_in_batch=None):
+        """The distiller's loss, scaled so that the mean over processes is the mean over the step's queries.
+
+        Raises:
+            SeqKDError: the loss is not finite. The last checkpoint is kept.
+        """
+        output = model(**inputs)
+        loss = output["loss"] * self.args.world_size
+        if not torch.isfinite(loss):
+            terms = {name: float(term) for name, term in output.items()}
+            raise SeqKDError(
+                f"the loss is not finite at step {self.state.global_step}: {terms}; query ids "
+                f"{inputs['query_ids'][:8].tolist()}... The checkpoints in {self.args.output_dir} are untouched. "
+                "Lower the learning rate or look at the knowledge of these queries."
+            )
+        if model.training:
+            for name, term in output.items():
+                if name != "loss":
+                    self._terms[name] = self._terms.get(name, 0) + term.detach()
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        steps = self.state.global_step - self._terms_steps
+        if "loss" in logs and self._terms and steps:
+            logs |= {f"loss_{name}": round(float(total) / steps, 5) for name, total in self._terms.items()}
+            self._terms, self._terms_steps = {}, self.state.global_step
+        super().log(logs, start_time)
+
+    # ---- evaluation -------------------------------------------------------------------------------------------
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Full-catalogue metrics of the student; every process ranks its share, only rank counts are summed."""
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        args = self.args
+        ranks = rank_targets(
+            self.model.student,
+            dataset,
+            history=args.history,
+            depth=max(args.metric_ks),
+            batch_size=args.eval_batch_size,
+            shard=(args.process_index, args.world_size),
+        )
+        histogram = self.accelerator.reduce(ranks.histogram().to(args.device), reduction="sum")
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics_of(histogram, args.metric_ks).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As in transformers; `True` resumes from the newest checkpoint that is complete."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_complete(self.args.output_dir))
+        elif resume_from_checkpoint:
+            problem = problem_with(resume_from_checkpoint)
+            if problem is not None:
+                raise CheckpointError(f"cannot resume from {resume_from_checkpoint}: {problem}.")
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """The bare student at the root, the methods' own tensors beside it; no pickled arguments."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.student.save_pretrained(folder)
+        state = self.model.methods.state_dict()
+        if state:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / METHODS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder, student = Path(resume_from_checkpoint), self.model.student
+        saved = type(student).from_pretrained(folder)
+        if saved.config.num_items != student.config.num_items:
+            raise CheckpointError(
+                f"{folder} holds {saved.config.num_items} items, the student {student.config.num_items}. "
+                "Resume with the data the run was started with."
+            )
+        student.load_state_dict(saved.state_dict())
+        if self.model.methods.state_dict():
+            self.model.methods.load_state_dict(load_file(folder / METHODS_FILE))
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save, seal with a manifest, and only then delete older checkpoints."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_manifest(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
+            rotate(self.args.output_dir, limit, self.state.best_model_checkpoint)
