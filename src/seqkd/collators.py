@@ -116,7 +116,9 @@ class QueryCollator:
         owner = np.repeat(np.arange(len(sequences)), asked)
         position = first[owner] + _ranges(asked)
         query_start = np.array([s.query_start - s.first_target for s in sequences], dtype=np.int64)
-        padded = [np.append(s.item_ids[p : p + n], UNLABELLED)[:n] for s, p, n in zip(sequences, first, asked, strict=True)]
+        padded = [
+            np.append(s.item_ids[p : p + n], UNLABELLED)[:n] for s, p, n in zip(sequences, first, asked, strict=True)
+        ]
         out = {
             "item_ids": batch[0].reshape(height, width),
             "sequence_ids": batch[1].reshape(height, width),
@@ -127,7 +129,7 @@ class QueryCollator:
         }
         if self.seen:
             out["seen_query"] = np.repeat(np.arange(len(owner)), position)
-            histories = [sequences[i].item_ids[:p] for i, p in zip(owner, position, strict=True)]
+            histories = [sequences[i].item_ids[:p] for i, p in zip(owner.tolist(), position.tolist(), strict=True)]
             out["seen_items"] = np.concatenate(histories).astype(np.int64) if histories else np.zeros(0, np.int64)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in out.items()}
 

@@ -121,7 +121,7 @@ class Distiller(nn.Module):
         for teacher, knowledge in self.knowledge.items():
             if teacher not in self._item_tables:
                 whole = [table for table in self.tables if table.startswith("item_")]
-                self._item_tables[teacher] = {table: knowledge.table(table).all().to(device) for table in whole}
+                self._item_tables[teacher] = {table: knowledge.table(table).to(device) for table in whole}
         return {
             teacher: {
                 **self._item_tables[teacher],

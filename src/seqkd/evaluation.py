@@ -57,7 +57,7 @@ def rank_targets(
     *,
     history: str = "masked",
     depth: int = 50,
-    batch_size: int = 1024,
+    batch_size: int = 256,
     shard: tuple[int, int] = (0, 1),
 ) -> Ranks:
     """Rank the target of every labelled query among the whole catalogue.

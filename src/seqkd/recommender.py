@@ -6,10 +6,11 @@ import logging
 import os
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
@@ -28,7 +29,7 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "re
 class RecommenderOutput(ModelOutput):
     """`query_embeddings (Q, D)`: one per query, comparable with `item_embeddings()` by `score`."""
 
-    query_embeddings: torch.FloatTensor | None = None
+    query_embeddings: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class RecommenderModel(PreTrainedModel):
     """
 
     config: RecommenderConfig
+    item_counts: Tensor
     base_model_prefix = "recommender"
     main_input_name = "item_ids"
     inputs: tuple[str, ...] = ("item_ids", "sequence_ids", "position_ids", "query_index")
@@ -83,10 +85,8 @@ class RecommenderModel(PreTrainedModel):
             item_ids: `(C,)` candidates shared by all queries, or `(Q, C)` candidates of each.
         """
         items = self.item_embeddings(item_ids)  # (I+1, D), (C, D) or (Q, C, D)
-        if items.dim() == 3:
-            logits = torch.einsum("qd,qcd->qc", query_embeddings, items)
-        else:
-            logits = query_embeddings @ items.T
+        shared = items.dim() == 2
+        logits = query_embeddings @ items.T if shared else torch.einsum("qd,qcd->qc", query_embeddings, items)
         logits = logits / self.config.temperature
         if item_ids is None:
             logits[:, PADDING] = torch.finfo(logits.dtype).min
@@ -178,13 +178,17 @@ class RecommenderModel(PreTrainedModel):
         encoded = [catalogue.encode(history) for history in histories]
         unknown = sum(int((rows == PADDING).sum()) for rows in encoded)
         if unknown:
-            logger.warning("%d of %d history items are not in the catalogue and are skipped.", unknown, sum(map(len, encoded)))
+            logger.warning(
+                "%d of %d history items are not in the catalogue and are skipped.", unknown, sum(map(len, encoded))
+            )
         encoded = [rows[rows != PADDING] for rows in encoded]
         items, scores = [], []
         was_training = self.training
         self.eval()
         for at in range(0, len(encoded), batch_size):
-            part_items, part_scores = self._recommend_rows(encoded[at : at + batch_size], min(k, len(catalogue)), filter_seen)
+            part_items, part_scores = self._recommend_rows(
+                encoded[at : at + batch_size], min(k, len(catalogue)), filter_seen
+            )
             items += [catalogue.decode(row) for row in part_items]
             scores += part_scores
         self.train(was_training)
@@ -227,7 +231,7 @@ class RecommenderModel(PreTrainedModel):
         known = [item for item in item_ids if item in catalogue]
         if known:
             raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
-        table = self.get_input_embeddings().weight  # (I+1, D)
+        table = cast(nn.Embedding, self.get_input_embeddings()).weight  # (I+1, D)
         if embeddings is None:
             embeddings = table[1:].mean(dim=0).expand(len(item_ids), -1)
         if tuple(embeddings.shape) != (len(item_ids), table.shape[1]):
@@ -247,7 +251,7 @@ class RecommenderModel(PreTrainedModel):
 
     # ---- files ------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """As in transformers, with `item_ids.json` beside the weights. Refuses weights that are not finite."""
         self._check_finite(f"{self.__class__.__name__} is not saved to {save_directory}")
         super().save_pretrained(save_directory, **kwargs)
@@ -255,7 +259,7 @@ class RecommenderModel(PreTrainedModel):
             self.catalogue.save(save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """As in transformers, from a folder or the Hub, but never partly: safetensors only, all tensors, all finite.
 
         Raises:
@@ -264,11 +268,15 @@ class RecommenderModel(PreTrainedModel):
         """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["use_safetensors"] = True
+        kwargs["ignore_mismatched_sizes"] = True  # so that a mismatch is reported below, with both shapes
         name = pretrained_model_name_or_path
         try:
-            model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except RuntimeError as error:
-            raise CheckpointError(f"{name} does not fit its config.json: {error}") from error
+            loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{name}: model.safetensors is cut or damaged ({error}). Copy it again, or take an earlier checkpoint."
+            ) from error
+        model, info = loaded
         for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
             if info[problem]:
                 raise CheckpointError(

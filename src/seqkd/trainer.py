@@ -127,7 +127,7 @@ class DistillationTrainer(Trainer):
         output = model(**inputs)
         loss = output["loss"] * self.args.world_size
         if not torch.isfinite(loss):
-            terms = {name: float(term) for name, term in output.items()}
+            terms = {name: term.item() for name, term in output.items()}
             raise SeqKDError(
                 f"the loss is not finite at step {self.state.global_step}: {terms}; query ids "
                 f"{inputs['query_ids'][:8].tolist()}... The checkpoints in {self.args.output_dir} are untouched. "
