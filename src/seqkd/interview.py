@@ -1,0 +1,164 @@
+"""A teacher answers queries piece by piece: every position of every sequence, from as much history as it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as List
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .catalogue import PADDING
+from .collators import Sequence, SequenceDataset
+from .errors import KnowledgeError
+from .recommender import RecommenderModel
+from .store.source import Piece, pieces_of
+from .store.table import blank
+
+SCORES = 1 << 25  # scores held at a time, 128 MB in float32
+LOWEST = torch.finfo(torch.float32).min
+
+
+class Interview:
+    """The rows of a part in the order of their query ids, and the teacher that answers them.
+
+    Args:
+        tables, k, batch_size, filter_seen, dtype: as in `export`; k at most I.
+
+    Raises:
+        KnowledgeError: there are no rows, or two rows share query ids.
+    """
+
+    def __init__(
+        self,
+        teacher: RecommenderModel,
+        rows: datasets.Dataset,
+        tables: List[str],
+        k: int,
+        batch_size: int,
+        filter_seen: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.teacher, self.tables, self.k, self.dtype = teacher, tables, k, dtype
+        self.batch_size, self.filter_seen = batch_size, filter_seen
+        self.sequences = SequenceDataset(rows, teacher.config.num_items)
+        if not len(self.sequences):
+            raise KnowledgeError("there is nothing to ask: this part of the split has no rows.")
+        self.order = np.argsort(self.sequences.query_start, kind="stable")
+        self.starts = self.sequences.query_start[self.order]
+        reserved = (np.diff(self.sequences.offsets) - self.sequences.first_target + 1)[self.order]
+        shared = np.flatnonzero(self.starts[:-1] + reserved[:-1] > self.starts[1:])
+        if shared.size:
+            a, b = self.order[shared[0] : shared[0] + 2]
+            raise KnowledgeError(
+                f"rows {a} and {b} share query id {self.starts[shared[0] + 1]}. Export one part at a time."
+            )
+        self.progress = tqdm(total=len(self.order), desc="export", unit=" sequences", disable=None)
+
+    def pieces(self, shard_rows: int) -> list[Piece]:
+        """About `shard_rows` rows each, cut between sequences, so that one sequence is asked for one shard."""
+        pieces = []
+        if set(self.tables) & {"query_topk", "query_embeddings"}:
+            first = np.flatnonzero(np.diff(self.starts // shard_rows, prepend=-1))
+            cuts = [0, *self.starts[first][1:].tolist(), self.sequences.num_queries]
+            pieces = [Piece("query", at, *cuts[at : at + 2]) for at in range(len(first))]
+        if "item_embeddings" in self.tables:
+            pieces += pieces_of("item", self.teacher.config.num_items + 1, shard_rows)
+        return pieces
+
+    @torch.no_grad()
+    def answer(self, piece: Piece) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """The tables of one piece, and how many rows were `unasked` and scores not finite (`masked_scores`)."""
+        if piece.kind == "item":
+            ids = torch.arange(piece.start, piece.stop, device=self.teacher.device)
+            return {"item_embeddings": self._fit(self.teacher.item_embeddings(ids))}, {}
+        rows = piece.stop - piece.start
+        tables = {}
+        if "query_topk" in self.tables:
+            tables["query_topk"] = blank("query_topk", (rows, self.k), torch.int32)
+            tables["query_scores"] = blank("query_scores", (rows, self.k), self.dtype)
+        if "query_embeddings" in self.tables:
+            tables["query_embeddings"] = blank("query_embeddings", (rows, self.teacher.config.hidden_size), self.dtype)
+        asked, masked = torch.zeros(rows, dtype=torch.bool), 0
+        for batch in self._batches(piece):
+            inputs = {name: batch[name].to(self.teacher.device) for name in self.teacher.inputs}
+            queries = self.teacher(**inputs).query_embeddings  # (Q, D)
+            at = batch["query_ids"] - piece.start
+            asked[at] = True
+            if "query_embeddings" in tables:
+                tables["query_embeddings"][at] = self._fit(queries)
+            if "query_topk" in tables:
+                items, scores, bad = self._lists(queries, batch)
+                tables["query_topk"][at], tables["query_scores"][at] = items, scores
+                masked += bad
+        return tables, {"unasked": int((~asked).sum()), "masked_scores": masked}
+
+    def _batches(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
+        collate = self.teacher.collator(tail=True, seen=self.filter_seen)
+        low, high = np.searchsorted(self.starts, [piece.start, piece.stop])
+        max_length = self.teacher.config.max_position_embeddings
+        for begin in range(low, high, self.batch_size):
+            rows = self.order[begin : min(begin + self.batch_size, high)]
+            batch = collate([window for row in rows for window in windows(self.sequences[row], max_length)])
+            if len(batch["query_ids"]):
+                yield batch
+            self.progress.update(len(rows))
+
+    def _lists(self, queries: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, int]:
+        """`query_topk (Q, M)`, `query_scores (Q, M)` and how many scores were masked for being no number."""
+        items, scores, masked = [], [], 0
+        step = max(1, SCORES // (self.teacher.config.num_items + 1))
+        for low in range(0, len(queries), step):
+            logits = self.teacher.score(queries[low : low + step]).float()  # (q, I+1)
+            if not torch.stack(logits[:, 1:].aminmax()).isfinite().all():  # one pass; NaN shows in both
+                masked += self._mask(logits, batch["query_ids"][low:])
+            logits[:, PADDING] = LOWEST
+            if self.filter_seen:
+                pairs = slice(*torch.searchsorted(batch["seen_query"], torch.tensor([low, low + len(logits)])).tolist())
+                logits[batch["seen_query"][pairs] - low, batch["seen_items"][pairs]] = LOWEST
+            best = logits.topk(self.k, dim=1)
+            empty = (best.values == LOWEST).cpu()
+            items.append(best.indices.int().cpu().masked_fill(empty, PADDING))
+            kept = self._fit(best.values.masked_fill(empty.to(best.values.device), 0))
+            scores.append(kept.masked_fill(empty, torch.finfo(self.dtype).min))
+        return torch.cat(items), torch.cat(scores), masked
+
+    def _mask(self, logits: Tensor, query_ids: Tensor) -> int:
+        """Put the lowest score where there is no finite one, `logits (q, I+1)`; returns at how many places."""
+        bad = ~logits.isfinite()
+        bad[:, PADDING] = False
+        mute = bad[:, 1:].all(dim=1)
+        if mute.any():
+            raise KnowledgeError(
+                f"the teacher has no finite score for query {int(query_ids[int(mute.nonzero()[0])])}: all are NaN or "
+                "infinite. Look at its weights; a checkpoint of a diverged run cannot teach."
+            )
+        logits.masked_fill_(bad, LOWEST)
+        return int(bad.sum())
+
+    def _fit(self, values: Tensor) -> Tensor:
+        small = values.to("cpu", self.dtype)
+        if not small.isfinite().all():
+            raise KnowledgeError(
+                f"values up to {float(values.abs().max()):.4g} do not fit {self.dtype}. Use dtype=torch.float32."
+            )
+        return small
+
+
+def windows(sequence: Sequence, max_length: int) -> Iterator[Sequence]:
+    """Cut a sequence so that a model that reads `max_length` items is asked every query, the tail too, once.
+
+    One forward over the whole would drop the oldest items, and with them the first queries. A query of a later window
+    sees at least half of `max_length` items.
+    """
+    first, size = max(sequence.first_target, 1), len(sequence.item_ids)
+    last = min(size, max(first, max_length))
+    while True:
+        start = sequence.query_start + first - sequence.first_target
+        yield Sequence(sequence.item_ids[:last], first, start)
+        if last >= size:
+            return
+        first, last = last + 1, min(size, last + max(1, max_length // 2))
