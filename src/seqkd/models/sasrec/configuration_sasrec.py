@@ -50,7 +50,8 @@ class SASRecConfig(RecommenderConfig):
     scale_embedding: bool = False
     mask_padding_logit: bool = True
 
-    def validate_sasrec(self) -> None:
+    def check(self) -> None:
+        super().check()
         for name in ("num_hidden_layers", "num_attention_heads", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")

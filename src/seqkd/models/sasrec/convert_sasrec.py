@@ -38,7 +38,9 @@ PMIXER_NAMES = {
 }
 
 
-def from_recbole(state_dict: Mapping[str, Tensor], *, num_attention_heads: int = 2) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def from_recbole(
+    state_dict: Mapping[str, Tensor], *, num_attention_heads: int = 2
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """RecBole's SASRec. The number of heads is not visible in the tensors.
 
     Raises:
@@ -137,7 +139,10 @@ class _Source:
         return {ours + kind: self.take(theirs + kind) for kind in ("weight", "bias")}
 
     def count(self, pattern: str) -> int:
-        return len({match[1] for name in self.left if (match := re.match(pattern, name))})
+        numbers = {match[1] for name in self.left if (match := re.match(pattern, name))}
+        if not numbers:
+            raise CheckpointError(f"this is no {self.what} checkpoint: it has no layers ({pattern}).")
+        return len(numbers)
 
     def check_empty(self) -> None:
         if self.left:

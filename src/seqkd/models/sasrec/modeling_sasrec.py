@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -91,5 +93,5 @@ class SASRecModel(RecommenderModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.item_embedding
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.item_embedding = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.item_embedding = cast(nn.Embedding, value)
