@@ -59,7 +59,11 @@ def test_accumulation_equals_one_batch(tmp_path, candidates, curriculum):
 
 def test_loss_falls_and_the_walk_is_learnt(tmp_path):
     split = tiny_split()
-    trainer = run(tmp_path, Distiller(tiny_sasrec(split, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)), num_train_epochs=60)
+    trainer = run(
+        tmp_path,
+        Distiller(tiny_sasrec(split, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)),
+        num_train_epochs=60,
+    )
     assert losses(trainer)[-1] < 0.5 * losses(trainer)[0]
     metrics = trainer.evaluate()
     assert metrics["eval_recall@10"] > 0.9  # the next id
@@ -67,7 +71,9 @@ def test_loss_falls_and_the_walk_is_learnt(tmp_path):
 
 def test_terms_add_up(tmp_path):
     trainer = run(tmp_path, num_train_epochs=1)
-    for total, label, method in zip(losses(trainer), losses(trainer, "loss_label"), losses(trainer, "loss_ckd_mdsr"), strict=True):
+    for total, label, method in zip(
+        losses(trainer), losses(trainer, "loss_label"), losses(trainer, "loss_ckd_mdsr"), strict=True
+    ):
         assert total == pytest.approx(label + 0.5 * method, abs=1e-4)
 
 
@@ -75,6 +81,7 @@ def test_terms_add_up(tmp_path):
 @pytest.mark.parametrize("candidates", ["in_batch", "catalogue"])
 def test_resume_is_bit_identical(tmp_path, step, candidates):
     """With dropout and curriculum: resuming restores randomness, order and difficulty."""
+
     def made():
         return tiny_distiller(tiny_split(), candidates, dropout=0.3)
 
@@ -97,7 +104,10 @@ def test_checkpoint_holds_the_bare_student_and_no_pickled_arguments(tmp_path):
     assert "training_args.bin" not in files
     student = AutoModel.from_pretrained(folder)
     assert type(student).__name__ == "SASRecModel" and same(student.state_dict(), weights(trainer))
-    assert student.recommend([["item1", "item2"]], k=3).item_ids[0] == trainer.model.student.recommend([["item1", "item2"]], k=3).item_ids[0]
+    assert (
+        student.recommend([["item1", "item2"]], k=3).item_ids[0]
+        == trainer.model.student.recommend([["item1", "item2"]], k=3).item_ids[0]
+    )
 
 
 def test_half_written_newest_checkpoint_is_skipped_with_a_warning(tmp_path, caplog):
@@ -145,7 +155,7 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
         return step(model, inputs, num_items_in_batch)
 
     trainer.training_step = poisoned
-    with pytest.raises(SeqKDError, match="not finite at step 2.*query ids"):
+    with pytest.raises(SeqKDError, match=r"not finite at step 2.*query ids"):
         trainer.train()
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
     AutoModel.from_pretrained(tmp_path / "checkpoint-2")
@@ -153,9 +163,17 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
 
 def test_best_model_is_loaded_and_kept_by_rotation(tmp_path):
     trainer = run(
-        tmp_path, num_train_epochs=6, eval_strategy="epoch", save_strategy="epoch", save_total_limit=1, load_best_model_at_end=True
+        tmp_path,
+        num_train_epochs=6,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
     )
-    best = max((entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry), key=lambda entry: entry["eval_ndcg@10"])
+    best = max(
+        (entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry),
+        key=lambda entry: entry["eval_ndcg@10"],
+    )
     assert trainer.evaluate()["eval_ndcg@10"] == best["eval_ndcg@10"]
     kept = {path.name for path in tmp_path.glob("checkpoint-*")}
     assert kept == {Path(trainer.state.best_model_checkpoint).name}
@@ -181,9 +199,8 @@ from tests.tiny import arguments, parts, tiny_distiller, tiny_split
 from seqkd.trainer import DistillationTrainer
 folder, candidates, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 split = tiny_split()
-trainer = DistillationTrainer(
-    tiny_distiller(split, candidates), arguments(folder, per_device_train_batch_size=batch, save_strategy="steps", save_steps=6), *parts(split)
-)
+settings = arguments(folder, per_device_train_batch_size=batch, save_strategy="steps", save_steps=6)
+trainer = DistillationTrainer(tiny_distiller(split, candidates), settings, *parts(split))
 trainer.train()
 metrics = trainer.evaluate()
 total = {name: float(tensor.double().abs().sum()) for name, tensor in trainer.model.student.state_dict().items()}
@@ -203,10 +220,21 @@ def test_two_processes_equal_one(tmp_path, candidates):
     for world, batch in ((1, 8), (2, 4)):
         folder = tmp_path / str(world)
         folder.mkdir()
-        command = [*launch, str(world), "--master_port", str(29500 + os.getpid() % 1000 + world), str(tmp_path / "script.py"), str(folder), candidates, str(batch)]
+        command = [
+            *launch,
+            str(world),
+            "--master_port",
+            str(29500 + os.getpid() % 1000 + world),
+            str(tmp_path / "script.py"),
+            str(folder),
+            candidates,
+            str(batch),
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
-    one, first, second = (json.loads((tmp_path / name).read_text()) for name in ("1/rank0.json", "2/rank0.json", "2/rank1.json"))
+    one, first, second = (
+        json.loads((tmp_path / name).read_text()) for name in ("1/rank0.json", "2/rank0.json", "2/rank1.json")
+    )
     assert (one["world"], first["world"]) == (1, 2)
     assert first["losses"] == pytest.approx(one["losses"], abs=2e-5)
     assert first["total"] == second["total"]

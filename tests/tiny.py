@@ -26,7 +26,12 @@ def rows_of(histories: list[list[int]], last_only: bool) -> Dataset:
     starts = np.concatenate([[0], np.cumsum(reserved)[:-1]])
     users = [f"u{i}" for i in range(len(histories))]
     columns = {"user_id": users, "item_ids": histories, "first_target": first, "query_start": starts.tolist()}
-    kinds = {"user_id": Value("string"), "item_ids": List(Value("int32")), "first_target": Value("int32"), "query_start": Value("int64")}
+    kinds = {
+        "user_id": Value("string"),
+        "item_ids": List(Value("int32")),
+        "first_target": Value("int32"),
+        "query_start": Value("int64"),
+    }
     return Dataset.from_dict(columns, features=Features(kinds))
 
 
@@ -60,10 +65,14 @@ def tiny_distiller(split: Split, candidates: str = "in_batch", dropout: float = 
     student = tiny_sasrec(split, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     tables = ("query_embeddings", "item_embeddings") if candidates == "in_batch" else ("query_topk",)
     teachers = {name: tiny_sasrec(split, seed) for name, seed in (("one", 1), ("two", 2))}
-    knowledge = {name: export(t, split.train, split=split, part="train", tables=tables, k=20) for name, t in teachers.items()}
+    knowledge = {
+        name: export(t, split.train, split=split, part="train", tables=tables, k=20) for name, t in teachers.items()
+    }
     if candidates == "catalogue":
         knowledge = common_lists(knowledge, k=8)
-    return Distiller(student, {"ckd_mdsr": CKDMDSR(CKDMDSRConfig(candidates=candidates, **method))}, {"ckd_mdsr": 0.5}, knowledge)
+    return Distiller(
+        student, {"ckd_mdsr": CKDMDSR(CKDMDSRConfig(candidates=candidates, **method))}, {"ckd_mdsr": 0.5}, knowledge
+    )
 
 
 def parts(split: Split) -> tuple[SequenceDataset, SequenceDataset]:

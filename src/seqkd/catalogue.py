@@ -27,8 +27,12 @@ class Catalogue:
         self.item_ids: tuple[str, ...] = tuple(str(item) for item in item_ids)
         self._row = {item: row for row, item in enumerate(self.item_ids, start=1)}
         if len(self._row) != len(self.item_ids):
-            repeated = sorted({item for item in self.item_ids if self.item_ids[self._row[item] - 1] is not item} or {"?"})
-            raise DataError(f"item ids must be unique, but these occur more than once: {repeated[:5]}. Keep one row per item.")
+            repeated = sorted(
+                {item for item in self.item_ids if self.item_ids[self._row[item] - 1] is not item} or {"?"}
+            )
+            raise DataError(
+                f"item ids must be unique, but these occur more than once: {repeated[:5]}. Keep one row per item."
+            )
         if "" in self._row:
             raise DataError(f"item id number {self._row['']} is empty. Give every item an id.")
 
@@ -49,7 +53,9 @@ class Catalogue:
 
     def encode(self, item_ids: Sequence[str]) -> np.ndarray:
         """Internal ids, `(n,)` int64; an id that is not in the catalogue becomes 0."""
-        return np.fromiter((self._row.get(str(item), PADDING) for item in item_ids), dtype=np.int64, count=len(item_ids))
+        return np.fromiter(
+            (self._row.get(str(item), PADDING) for item in item_ids), dtype=np.int64, count=len(item_ids)
+        )
 
     def decode(self, rows: Iterable[int]) -> list[str]:
         """External ids of internal ids `1..I`."""
@@ -79,7 +85,12 @@ class Catalogue:
             with open(path, encoding="utf-8") as file:
                 item_ids = json.load(file)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}). Copy {FILE_NAME} from the original checkpoint.") from error
+            raise CheckpointError(
+                f"{path} is damaged ({error}). Copy {FILE_NAME} from the original checkpoint."
+            ) from error
         if not isinstance(item_ids, list) or not all(isinstance(item, str) for item in item_ids):
             raise CheckpointError(f"{path} must hold a JSON list of item id strings.")
-        return cls(item_ids)
+        try:
+            return cls(item_ids)
+        except DataError as error:
+            raise CheckpointError(f"{path}: {error}") from error

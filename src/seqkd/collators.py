@@ -6,6 +6,7 @@ the packed batch answers every one of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as List
 from typing import NamedTuple
 
@@ -59,6 +60,9 @@ class SequenceDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.first_target)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: int) -> Sequence:
         items = self.values[self.offsets[row] : self.offsets[row + 1]]

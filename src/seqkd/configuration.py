@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -39,7 +42,17 @@ class RecommenderConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
 
-    def validate_recommender(self) -> None:
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        with suppress(TypeError):  # a field of the wrong type: `strict` names it right after this
+            self.check()
+
+    def check(self) -> None:
+        """Subclasses add their own checks; not a `validate_*`, which would wrap the error in another type.
+
+        Raises:
+            ConfigError: a field is out of range.
+        """
         for name in ("num_items", "hidden_size", "max_position_embeddings", "num_negatives"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")

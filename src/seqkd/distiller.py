@@ -39,20 +39,24 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.methods = nn.ModuleDict(dict(methods or {}))
+        taught = dict(methods or {})
+        self.methods = nn.ModuleDict(taught)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.methods}
         self.label_weight = label_weight
         self.knowledge = dict(knowledge or {})
         unknown = set(weights or {}) - set(self.methods)
         if unknown:
             raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
-        self.tables = frozenset().union(*(method.requires for method in self.methods.values()))  # type: ignore[union-attr]
+        self.tables: frozenset[str] = frozenset().union(*(method.requires for method in taught.values()))
         self._check_tables()
         self._item_tables: dict[str, dict[str, Tensor]] = {}
 
     def _check_tables(self) -> None:
         if self.tables and not self.knowledge:
-            raise KnowledgeError(f"the methods {sorted(self.methods)} need knowledge tables {sorted(self.tables)}; give at least one teacher.")
+            raise KnowledgeError(
+                f"the methods {sorted(self.methods)} read the knowledge tables {sorted(self.tables)}, but there is no "
+                "teacher. Give at least one."
+            )
         for teacher, knowledge in self.knowledge.items():
             missing = self.tables - set(knowledge.tables)
             if missing:
@@ -64,7 +68,7 @@ class Distiller(nn.Module):
                 knowledge.check(catalogue=self.student.catalogue)
 
     def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add every teacher's rows for the queries of a batch, as `teacher/table`; on the CPU, before the batch moves."""
+        """Add every teacher's rows for the queries of a batch, as `teacher/table`; before the batch leaves the CPU."""
         for teacher, knowledge in self.knowledge.items():
             for table in self.tables:
                 if table.startswith("query_"):
@@ -85,13 +89,14 @@ class Distiller(nn.Module):
         num_labelled, num_queries = num_labelled.to(targets.device), num_queries.to(targets.device)
 
         output = self.student(**{name: batch[name] for name in self.student.inputs})
-        labels = {"label": SoftLabels(targets.clamp(min=0)[:, None], (labelled * (num_queries / num_labelled))[:, None])}
+        share = labelled * (num_queries / num_labelled)  # the mean over labelled queries as one over all
+        labels = {"label": SoftLabels(targets.clamp(min=0)[:, None], share[:, None])}
         weights = {"label": self.label_weight, **self.weights}
         per_query: dict[str, Tensor] = {}
         if self.student.config.loss_type != "softmax":
             del labels["label"]
             loss = self.student.training_loss(output, targets, batch.get("step_targets"))
-            per_query["label"] = loss * (num_queries / num_labelled)
+            per_query["label"] = loss * share
         knowledge = self._knowledge_of(batch)
         for name, method in self.methods.items():
             answer = method(self.student, batch, output, knowledge)
@@ -102,7 +107,7 @@ class Distiller(nn.Module):
         per_query.update(self._soft_label_losses(output.query_embeddings, labels))
 
         terms = {name: loss.sum() / num_queries for name, loss in per_query.items()}
-        total = sum(weights[name] * term for name, term in terms.items())
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return {"loss": total, **{name: term.detach() for name, term in terms.items()}}
 
     def _soft_label_losses(self, query_embeddings: Tensor, labels: Mapping[str, SoftLabels]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Recommendation losses as tensor functions: one value per query, no reduction, finite for any finite logits.
 
-The softmax over the whole catalogue is one primitive, `catalogue_log_probs`: hard labels, a teacher's soft list, or both
-at once are linear in it, and its memory does not grow with queries x items.
+The softmax over the whole catalogue is one primitive, `catalogue_log_probs`: hard labels, a teacher's soft list, or
+both at once are linear in it, and its memory does not grow with queries x items.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ def ranks_from_topk(topk: Tensor, targets: Tensor) -> Tensor:
 def ranks_from_scores(scores: Tensor, targets: Tensor, ties: str = "strictly_greater") -> Tensor:
     """0-based rank of each target among all items, `(Q,)` int64; the padding column never counts.
 
+    Several times faster than sorting out a top-k list, and exact at every depth.
+
     Args:
         scores: `(Q, I+1)`.
         targets: `(Q,)` internal ids.
@@ -43,9 +45,11 @@ def ranks_from_scores(scores: Tensor, targets: Tensor, ties: str = "strictly_gre
     if ties not in TIES:
         raise ConfigError(f"ties must be one of {TIES}, got {ties!r}.")
     own = scores.gather(1, targets[:, None])  # (Q, 1)
-    ahead = scores > own if ties == "strictly_greater" else scores >= own
-    ahead[:, PADDING] = False
-    return ahead.sum(1) - int(ties == "against")  # a target is never ahead of itself
+    # Counted from behind: NaN compares as False, so a broken model ranks its targets last and not first.
+    behind = scores < own if ties == "against" else scores <= own  # (Q, I+1), with <= the target too
+    behind[:, PADDING] = False
+    counts = behind.view(torch.int8).sum(1, dtype=torch.int32)  # bytes add up several times faster than bools
+    return scores.shape[1] - 1 - int(ties == "against") - counts.long()
 
 
 def ranking_metrics(ranks: Tensor, ks: Sequence[int]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +18,7 @@ from .curriculum import Curriculum, QuerySampler, history_statistics
 from .distiller import Distiller
 from .errors import CheckpointError, ConfigError, SeqKDError
 from .evaluation import metrics_of, rank_targets
+from .method import Method
 from .training_args import DistillationArguments
 
 METHODS_FILE = "methods.safetensors"
@@ -32,6 +33,8 @@ class DistillationTrainer(Trainer):
 
     args: DistillationArguments
     model: Distiller
+    train_dataset: SequenceDataset
+    eval_dataset: SequenceDataset | None
     loss_is_scaled_for_ga = True  # losses are means over the queries of the whole step, see get_batch_samples
 
     def __init__(
@@ -55,7 +58,8 @@ class DistillationTrainer(Trainer):
         )
         self._terms: dict[str, Tensor] = {}
         self._terms_steps = 0
-        self.curriculum, self.difficulty = self._measure_curriculum()
+        self.curriculum = self._only_curriculum()
+        self.difficulty = self._measure(self.curriculum) if self.curriculum else torch.zeros(0)
 
     # ---- the queries of a step --------------------------------------------------------------------------------
 
@@ -70,24 +74,32 @@ class DistillationTrainer(Trainer):
             return self.args.max_steps
         return int(-(-len(self.train_dataset) // self.step_batch_size) * self.args.num_train_epochs)
 
-    def _measure_curriculum(self) -> tuple[Curriculum | None, Tensor | None]:
-        found = [c for c in (method.curriculum() for method in self.model.methods.values()) if c is not None]
+    def _only_curriculum(self) -> Curriculum | None:
+        found = [
+            c for c in (cast(Method, method).curriculum() for method in self.model.methods.values()) if c is not None
+        ]
         if len(found) > 1:
             raise ConfigError("two methods bring a curriculum; set curriculum to null in all but one.")
-        if not found:
-            return None, None
+        return found[0] if found else None
+
+    def _measure(self, curriculum: Curriculum) -> Tensor:
+        """Difficulty of every query id, `(N,)`."""
         lengths, rarity = history_statistics(self.train_dataset, self.model.student.item_counts.cpu().numpy())
-        return found[0], torch.from_numpy(found[0].difficulty(lengths, rarity))
+        return torch.from_numpy(curriculum.difficulty(lengths, rarity))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> QuerySampler:
-        dataset = self.train_dataset
-        if self.curriculum is None:
+        dataset, curriculum, total = self.train_dataset, self.curriculum, self.total_steps
+        if curriculum is None:
             return QuerySampler(len(dataset), self.step_batch_size, self.args.seed)
-        hardest = [start + len(items) - first + self.args.tail_queries for items, first, start in dataset]
-        easiest = [self.difficulty[row.query_start : max(end, row.query_start + 1)].min() for row, end in zip(dataset, hardest, strict=True)]
-        competence = lambda step: self.curriculum.competence(step, self.total_steps)  # noqa: E731
+        asked = [max(len(items) - first + self.args.tail_queries, 1) for items, first, _ in dataset]
+        starts = [row.query_start for row in dataset]
+        easiest = [self.difficulty[at : at + count].min() for at, count in zip(starts, asked, strict=True)]
         return QuerySampler(
-            len(dataset), self.step_batch_size, self.args.seed, torch.stack(easiest).numpy(), competence
+            len(dataset),
+            self.step_batch_size,
+            self.args.seed,
+            torch.stack(easiest).numpy(),
+            lambda step: curriculum.competence(step, total),
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
@@ -148,10 +160,13 @@ class DistillationTrainer(Trainer):
 
     # ---- evaluation -------------------------------------------------------------------------------------------
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Full-catalogue metrics of the student; every process ranks its share, only rank counts are summed."""
-        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        args = self.args
+        dataset, args = eval_dataset if eval_dataset is not None else self.eval_dataset, self.args
+        if dataset is None:
+            raise ConfigError("there is nothing to evaluate on; give the trainer an eval_dataset.")
         ranks = rank_targets(
             self.model.student,
             dataset,
@@ -161,26 +176,30 @@ class DistillationTrainer(Trainer):
             shard=(args.process_index, args.world_size),
         )
         histogram = self.accelerator.reduce(ranks.histogram().to(args.device), reduction="sum")
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics_of(histogram, args.metric_ks).items()}
+        metrics = {
+            f"{metric_key_prefix}_{name}": value for name, value in metrics_of(histogram, args.metric_ks).items()
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(args, self.state, self.control, metrics)
         return metrics
 
     # ---- checkpoints ------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> Any:
         """As in transformers; `True` resumes from the newest checkpoint that is complete."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_complete(self.args.output_dir))
+            resume_from_checkpoint = str(last_complete(str(self.args.output_dir)))
         elif resume_from_checkpoint:
             problem = problem_with(resume_from_checkpoint)
             if problem is not None:
                 raise CheckpointError(f"cannot resume from {resume_from_checkpoint}: {problem}.")
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """The bare student at the root, the methods' own tensors beside it; no pickled arguments."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.model.student.save_pretrained(folder)
         state = self.model.methods.state_dict()
@@ -200,7 +219,7 @@ class DistillationTrainer(Trainer):
             self.model.methods.load_state_dict(load_file(folder / METHODS_FILE))
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save, seal with a manifest, and only then delete older checkpoints."""
@@ -211,5 +230,6 @@ class DistillationTrainer(Trainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_manifest(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
-            rotate(self.args.output_dir, limit, self.state.best_model_checkpoint)
+            folder = str(self.args.output_dir)
+            write_manifest(os.path.join(folder, f"checkpoint-{self.state.global_step}"))
+            rotate(folder, limit, self.state.best_model_checkpoint)

@@ -27,7 +27,7 @@ class DistillationArguments(TrainingArguments):
     num_train_epochs: float = 100
     max_grad_norm: float = 0.0
     lr_scheduler_type: str = "constant"
-    remove_unused_columns: bool | None = False
+    remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False  # a loss that is not finite stops the run instead
     ddp_broadcast_buffers: bool | None = False
     ddp_find_unused_parameters: bool | None = False
@@ -46,5 +46,5 @@ class DistillationArguments(TrainingArguments):
         if self.num_processes is not None and self.num_processes != self.world_size:
             raise ConfigError(
                 f"asked for num_processes={self.num_processes}, but the launcher started {self.world_size}. On CPU use "
-                "`accelerate launch --multi_gpu --num_processes N ...` with use_cpu: true, or torchrun --nproc_per_node N."
+                "`accelerate launch --multi_gpu --num_processes N ...` with use_cpu: true, or torchrun."
             )
