@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence as List
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from . import losses
+from . import hub, losses
 from .catalogue import FILE_NAME, PADDING, Catalogue
 from .collators import UNLABELLED, QueryCollator, Sequence
 from .configuration import RecommenderConfig
@@ -270,6 +273,8 @@ class RecommenderModel(PreTrainedModel):
         kwargs["use_safetensors"] = True
         kwargs["ignore_mismatched_sizes"] = True  # so that a mismatch is reported below, with both shapes
         name = pretrained_model_name_or_path
+        if os.path.isdir(name) and (Path(name) / hub.INDEX).is_file():
+            hub.weight_files(Path(name))  # transformers itself would follow an index out of a local folder
         try:
             loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
@@ -284,8 +289,8 @@ class RecommenderModel(PreTrainedModel):
                     "The weights do not belong to this config.json; take both from the same checkpoint."
                 )
         model._check_finite(f"{name} is not loaded")
-        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **where)
         if path is not None:
             catalogue = Catalogue.load(path)
             if len(catalogue) != model.config.num_items:
@@ -295,6 +300,35 @@ class RecommenderModel(PreTrainedModel):
                 )
             model.catalogue = catalogue
         return (model, info) if wants_info else model
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        card: str | os.PathLike | None = None,
+        private: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload weights, ids and the card; returns the commit's address.
+
+        Args:
+            card: folder to which `write_card` wrote; by default the folder this model was loaded from.
+
+        Raises:
+            CheckpointError: there is no card. Others: see `hub.push`.
+        """
+        source = Path(card if card is not None else self.name_or_path or ".")
+        if not (source / hub.CARD).is_file():
+            raise CheckpointError(
+                f"there is no {hub.CARD} in {source}. Write one with write_card(folder, ...), then card=folder."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(source / hub.CARD, folder)
+            if (source / hub.EVAL_RESULTS).is_dir():
+                shutil.copytree(source / hub.EVAL_RESULTS, Path(folder, hub.EVAL_RESULTS))
+            self.save_pretrained(folder)
+            return hub.push(folder, repo_id, private=private, token=token, revision=revision)
 
     def _check_finite(self, what: str) -> None:
         for name, tensor in self.state_dict().items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import DatasetCardData
+
+from ..markdown import plain
 
 INDEX = {"query": "query id of the split", "item": "internal item id; row 0 is padding"}
 
@@ -18,19 +19,19 @@ def card(source: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]], num
         f"| `{name}` | {entry['dtype']} | {' x '.join(map(str, entry['shape']))} | {INDEX[name.split('_')[0]]} |"
         for name, entry in tables.items()
     )
-    options = "\n".join(f"* {_plain(name)}: {_plain(value)}" for name, value in source["options"].items()) or "* none"
+    options = "\n".join(f"* {plain(name)}: {plain(value)}" for name, value in source["options"].items()) or "* none"
     return f"""---
 {data.to_yaml()}
 ---
 
-# What {_plain(source["teacher"])} says about the {_plain(source["part"])} part of a split
+# What {plain(source["teacher"])} says about the {plain(source["part"])} part of a split
 
 Teacher knowledge for training a small recommender with seqkd, without the teacher.
 
-* teacher: {_plain(source["teacher"])}, weights sha256 `{_plain(source["teacher_revision"])}`
-* split: fingerprint `{_plain(source["split_fingerprint"])}`, part {_plain(source["part"])}
+* teacher: {plain(source["teacher"])}, weights sha256 `{plain(source["teacher_revision"])}`
+* split: fingerprint `{plain(source["split_fingerprint"])}`, part {plain(source["part"])}
 * items: {num_items}, external ids in `item_ids.json`
-* scores: {_plain(source["similarity"])}, temperature {_plain(source["temperature"])} already applied
+* scores: {plain(source["similarity"])}, temperature {plain(source["temperature"])} already applied
 
 | table | dtype | shape | row |
 |---|---|---|---|
@@ -48,7 +49,7 @@ In a list of items, item 0 with the dtype's lowest score is an empty place.
 from seqkd.knowledge import Knowledge
 
 knowledge = Knowledge.from_pretrained("this/repository", revision="a commit")
-knowledge.check(split=split, part="{_plain(source["part"])}")
+knowledge.check(split=split, part="{plain(source["part"])}")
 ```
 
 ## Licence
@@ -57,9 +58,3 @@ These tables are derived from the weights of the teacher and from the interactio
 both apply; look them up before you share or use this. Item ids and lists can also tell about single users: publish
 knowledge only of data that may be published.
 """
-
-
-def _plain(text: Any) -> str:
-    """One line that neither HTML nor Markdown reads as anything but text."""
-    line = html.escape(" ".join(str(text).split()))
-    return "".join(f"\\{c}" if c in "|[]*`\\" else c for c in line)
