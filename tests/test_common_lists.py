@@ -48,5 +48,7 @@ def test_empty_places_stay_empty():
 
 
 def test_labels_of():
-    rows = Dataset.from_dict({"user_id": ["u", "v"], "item_ids": [[1, 2, 3], [4]], "first_target": [1, 1], "query_start": [0, 3]})
+    rows = Dataset.from_dict(
+        {"user_id": ["u", "v"], "item_ids": [[1, 2, 3], [4]], "first_target": [1, 1], "query_start": [0, 3]}
+    )
     assert labels_of(SequenceDataset(rows, 6)).tolist() == [2, 3, UNLABELLED, UNLABELLED]

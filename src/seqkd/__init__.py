@@ -1,5 +1,126 @@
-"""Distil small sequential recommenders from pre-trained teachers."""
+"""Distil small sequential recommenders from pre-trained teachers.
+
+`import seqkd` makes `AutoModel.from_pretrained` know the models of seqkd. What only training needs is imported when it
+is first asked for. `export`, `ensemble` and `common_lists` are called like their files, so they come from there:
+`from seqkd.export import export`.
+"""
 
 from __future__ import annotations
 
-from .models import sasrec as sasrec
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .catalogue import Catalogue
+from .errors import CheckpointError, ConfigError, DataError, KnowledgeError, SeqKDError
+from .models.sasrec import SASRecConfig, SASRecModel
+from .models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
+from .recommender import Recommendations, RecommenderModel, count_items
+
+if TYPE_CHECKING:
+    from .collators import SequenceDataset
+    from .common_lists import labels_of
+    from .curriculum import Curriculum
+    from .distiller import Distiller
+    from .evaluation import rank_targets
+    from .hub import push
+    from .interactions import by_domain, load_interactions
+    from .kcore import k_core
+    from .knowledge import Knowledge
+    from .market import synthetic_market
+    from .method import Method, SoftLabels
+    from .methods import CKDMDSR
+    from .methods.ckd_mdsr import CKDMDSRConfig
+    from .model_card import write_card
+    from .split import Split, combine
+    from .splits import leave_one_out, load_markets, preset, temporal
+    from .text import encode_texts, item_text
+    from .trainer import DistillationTrainer
+    from .training_args import DistillationArguments
+    from .warm_start import principal_items
+
+__version__ = "0.1.0"
+
+_LATER = {
+    "CKDMDSR": "methods",
+    "CKDMDSRConfig": "methods.ckd_mdsr",
+    "Curriculum": "curriculum",
+    "DistillationArguments": "training_args",
+    "DistillationTrainer": "trainer",
+    "Distiller": "distiller",
+    "Knowledge": "knowledge",
+    "Method": "method",
+    "SequenceDataset": "collators",
+    "SoftLabels": "method",
+    "Split": "split",
+    "by_domain": "interactions",
+    "combine": "split",
+    "encode_texts": "text",
+    "item_text": "text",
+    "k_core": "kcore",
+    "labels_of": "common_lists",
+    "leave_one_out": "splits",
+    "load_interactions": "interactions",
+    "load_markets": "splits",
+    "preset": "splits",
+    "principal_items": "warm_start",
+    "push": "hub",
+    "rank_targets": "evaluation",
+    "synthetic_market": "market",
+    "temporal": "splits",
+    "write_card": "model_card",
+}
+
+__all__ = [
+    "CKDMDSR",
+    "CKDMDSRConfig",
+    "Catalogue",
+    "CheckpointError",
+    "ConfigError",
+    "Curriculum",
+    "DataError",
+    "DistillationArguments",
+    "DistillationTrainer",
+    "Distiller",
+    "Knowledge",
+    "KnowledgeError",
+    "Method",
+    "Recommendations",
+    "RecommenderModel",
+    "SASRecConfig",
+    "SASRecModel",
+    "SeqKDError",
+    "SequenceDataset",
+    "SoftLabels",
+    "Split",
+    "UniSRecConfig",
+    "UniSRecForPretraining",
+    "UniSRecModel",
+    "__version__",
+    "by_domain",
+    "combine",
+    "count_items",
+    "encode_texts",
+    "item_text",
+    "k_core",
+    "labels_of",
+    "leave_one_out",
+    "load_interactions",
+    "load_markets",
+    "preset",
+    "principal_items",
+    "push",
+    "rank_targets",
+    "synthetic_market",
+    "temporal",
+    "write_card",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'seqkd' has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

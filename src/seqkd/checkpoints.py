@@ -36,20 +36,20 @@ def problem_with(folder: str | os.PathLike) -> str | None:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"].items()
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         return f"it has no {MANIFEST}, so saving it was interrupted"
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         return f"{MANIFEST} is damaged ({error})"
-    for name, expected in files:
+    for name, (size, digest) in files.items():
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
             return f"{MANIFEST} names a file outside the checkpoint: {name!r}"
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-        if _sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != digest:
             return f"{name} was changed after it was saved"
     return None
 

@@ -42,7 +42,9 @@ def common_lists(
         scores = blank("query_scores", tuple(items.shape), dtype)
         for rows in torch.arange(len(items)).split(CHUNK):
             known = knowledge.rows("query_topk", rows).long(), knowledge.rows("query_scores", rows).float()
-            scores[rows] = _scores_of(items[rows], *known).to(dtype).masked_fill(items[rows] == PADDING, torch.finfo(dtype).min)
+            scores[rows] = (
+                _scores_of(items[rows], *known).to(dtype).masked_fill(items[rows] == PADDING, torch.finfo(dtype).min)
+            )
         tables = {"query_topk": items.int(), "query_scores": scores}
         answered[name] = Knowledge.from_tables(tables, source=knowledge.source, catalogue=knowledge.catalogue)
     return answered

@@ -84,7 +84,7 @@ class Distiller(nn.Module):
         """
         targets = batch["targets"]
         labelled = targets != UNLABELLED
-        num_labelled = batch["num_labelled"] if "num_labelled" in batch else labelled.sum()
+        num_labelled = batch["num_labelled"] if "num_labelled" in batch else labelled.sum().clamp(min=1)
         num_queries = batch["num_queries"] if "num_queries" in batch else torch.tensor(float(len(targets)))
         num_labelled, num_queries = num_labelled.to(targets.device), num_queries.to(targets.device)
 

@@ -33,7 +33,13 @@ def test_golden_integration(golden):
     seen = 0
     for case in golden_cases(golden):
         inputs, hyper, expected = case["inputs"], case["hyper"], case["expected"]
-        config = CKDMDSRConfig(temperature=hyper["T"], conf_temperature=hyper["conf_temperature"], cons_temperature=hyper["cons_temperature"], conf_power=hyper["conf_power"], cons_power=hyper["cons_power"])
+        config = CKDMDSRConfig(
+            temperature=hyper["T"],
+            conf_temperature=hyper["conf_temperature"],
+            cons_temperature=hyper["cons_temperature"],
+            conf_power=hyper["conf_power"],
+            cons_power=hyper["cons_power"],
+        )
         batch = batch_of(inputs["histories"], inputs["targets"])
         mask = in_batch_mask(batch, batch["step_targets"], mask_history=True)
         # each row is asked for its own column in the golden file; which copy of the label stays makes no difference
@@ -55,7 +61,10 @@ def test_golden_integration(golden):
         student = torch.tensor(inputs["student_scores"], dtype=torch.float64)
         close(kd_loss(student, taught, wanted, hyper["T"]).mean(), expected["L_KD"])
         log_q = (student / hyper["T"]).masked_fill(wanted, -torch.inf).log_softmax(1)
-        close(log_q.masked_fill(wanted, 0.0), np.where(wanted, 0.0, expected["student_log_probs(unmasked entries valid)"]).tolist())
+        close(
+            log_q.masked_fill(wanted, 0.0),
+            np.where(wanted, 0.0, expected["student_log_probs(unmasked entries valid)"]).tolist(),
+        )
         close((torch.xlogy(p, p) - p * log_q.masked_fill(wanted, 0.0)).sum(-1), expected["kl_teacher_student"])
         ca_mkd = integrate(scores, wanted, own, CKDMDSRConfig(temperature=hyper["T"], confidence="ca_mkd"))
         close(ca_mkd.confidence, expected["confidence_weight_ca_mkd"])
@@ -81,7 +90,9 @@ def test_golden_curriculum(golden):
         lengths = np.array(expected["seq_len"])
         counts = {int(item): count for item, count in inputs["item_counts"].items()}
         total = sum(counts.values())
-        rarity = np.array([np.mean([-log(counts[item] / total) for item in history]) for history in inputs["histories"]])
+        rarity = np.array(
+            [np.mean([-log(counts[item] / total) for item in history]) for history in inputs["histories"]]
+        )
         np.testing.assert_allclose(rarity, expected["mean_neg_log_popularity"], atol=1e-9)
         np.testing.assert_allclose(curriculum.difficulty(lengths, rarity), expected["difficulty_cdf"], atol=1e-9)
         for step, value in expected["competence"].items():

@@ -7,4 +7,4 @@ from .ckd_mdsr import CKDMDSR
 
 METHODS: dict[str, type[Method]] = {"ckd_mdsr": CKDMDSR}
 
-__all__ = ["METHODS", "CKDMDSR"]
+__all__ = ["CKDMDSR", "METHODS"]

@@ -1,0 +1,150 @@
+"""CKD-MDSR from end to end: teachers, their knowledge, a student alone and a distilled one, a table and a figure.
+
+accelerate launch examples/distill_mdsr.py                                   # the embedded, synthetic market
+accelerate launch examples/distill_mdsr.py --data my_folder                  # your interactions.csv and items.csv
+accelerate launch examples/distill_mdsr.py --config configs/ckd_mdsr/sasrec_amazon.yaml
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+
+from accelerate import PartialState
+
+from seqkd.config import Experiment, TeacherConfig, read_experiment
+from seqkd.cost import measure_cost
+from seqkd.errors import SeqKDError
+from seqkd.evaluation import rank_targets
+from seqkd.figure import figure
+from seqkd.model_card import write_card
+from seqkd.pipeline import (
+    SYNTHETIC,
+    Domain,
+    distil,
+    histories_of,
+    load_domains,
+    pretrain_unisrec,
+    teach,
+    train_alone,
+    train_teacher,
+)
+from seqkd.recommender import RecommenderModel
+from seqkd.report import table
+from seqkd.results import Result, save_results
+
+DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ckd_mdsr" / "sasrec_synthetic.yaml"
+
+
+def main() -> None:
+    experiment = read_experiment(default=DEFAULT)
+    domains = load_domains(experiment)
+    results: list[Result] = []
+    shipped = {}
+
+    # 1. Teachers that read text are pre-trained on all domains at once.
+    pretrained = {}
+    for name, config in experiment.teachers.items():
+        if config.pretraining is not None and config.pretrained is None:
+            say(f"pre-training teacher {name} on {', '.join(domains)}")
+            pretrained[name] = pretrain_unisrec(experiment, domains, name, config)
+
+    for domain, seed in product([domains[name] for name in experiment.domains or domains], experiment.seeds):
+        # 2. Each teacher is fine-tuned on the domain.
+        teachers = {}
+        for name in experiment.teachers:
+            say(f"{domain.name}, seed {seed}: training teacher {name}")
+            teachers[name] = train_teacher(experiment, domain, name, seed, pretrained.get(name))
+            results += measure(teachers[name][0], f"teacher {name}", "teacher", experiment, domain, seed)
+
+        # 3. What they know about every training query, exported once.
+        say(f"{domain.name}, seed {seed}: exporting the knowledge of {', '.join(teachers)}")
+        method, knowledge = teach(experiment, domain, teachers)
+
+        # 4. The student, alone and distilled: same architecture, same budget.
+        say(f"{domain.name}, seed {seed}: training the student alone")
+        alone = train_alone(experiment, domain, seed)
+        results += measure(alone, "student alone", "student", experiment, domain, seed)
+
+        say(f"{domain.name}, seed {seed}: distilling the student")
+        student = distil(experiment, domain, seed, method, knowledge, teachers)
+        results += measure(student, "student distilled", "distilled", experiment, domain, seed)
+        shipped.setdefault(domain.name, (student, method))
+
+    # 5. The students with their cards, one table, one figure, one JSON.
+    if PartialState().is_main_process:
+        output = Path(experiment.output_dir)
+        for name, (student, method) in shipped.items():
+            student.save_pretrained(output / name)
+            write_card(
+                output / name,
+                model=student,
+                name="student distilled",
+                seed=experiment.seeds[0],
+                results=[result for result in results if result.domain == name],
+                methods=[method],
+                teachers={teacher: describe(config) for teacher, config in experiment.teachers.items()},
+                data=[f"{name} ({SYNTHETIC})" if experiment.data == SYNTHETIC else name],
+                training=training_of(experiment),
+            )
+        packages = {name: version(name) for name in ("seqkd", "torch", "transformers", "datasets", "accelerate")}
+        about = {"command": " ".join(sys.argv), "versions": {**packages, "python": platform.python_version()}}
+        save_results(results, output / "results.json", about)
+        figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
+        print("\n" + table(results))
+        print(f"The students with their cards, results.json and accuracy_against_cost.png are in {output}.")
+
+
+def measure(
+    model: RecommenderModel, name: str, role: str, experiment: Experiment, domain: Domain, seed: int
+) -> list[Result]:
+    """Test metrics with the history masked and not, and what serving costs."""
+    cost = measure_cost(model, histories_of(domain, "test", 256))
+    found = []
+    for history in ("masked", "unmasked"):
+        ranks = rank_targets(model, domain.part("test"), history=history)
+        found.append(
+            Result(
+                model=name,
+                role=role,
+                domain=domain.name,
+                data=f"{SYNTHETIC} market, seed 0" if experiment.data == SYNTHETIC else domain.name,
+                seed=seed,
+                split="test",
+                protocol=domain.split.protocol,
+                history=history,
+                metrics=ranks.metrics(),
+                num_users=len(domain.split.test),
+                num_queries=len(ranks.ranks),
+                **cost._asdict(),
+            )
+        )
+    say(f"{domain.name}, seed {seed}: {name} has test NDCG@10 {found[0].metrics['ndcg@10']:.4f} (history masked)")
+    return found
+
+
+def describe(config: TeacherConfig) -> str:
+    steps = [f"started from {config.pretrained}"] if config.pretrained else []
+    steps += ["pre-trained on all domains"] if config.pretraining is not None and not config.pretrained else []
+    steps += ["trained on the domain"] if config.stage == "finetuned" else ["used as it is (zero-shot)"]
+    return f"{config.type}, width {config.model.get('hidden_size', 'default')}: {', then '.join(steps)}"
+
+
+def training_of(experiment: Experiment) -> dict:
+    weights = {name: getattr(experiment, name) for name in ("method_weight", "label_weight", "warm_start")}
+    return {**experiment.training, **experiment.distillation, **experiment.distilled_model, **weights}
+
+
+def say(text: str) -> None:
+    PartialState().print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SeqKDError as error:
+        sys.exit(f"error: {error}")

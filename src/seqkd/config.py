@@ -1,0 +1,166 @@
+"""The settings of a whole experiment, from YAML and the command line, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from .errors import ConfigError
+
+Made = TypeVar("Made")
+
+
+@dataclass
+class TextConfig:
+    """How item texts become vectors.
+
+    Args:
+        encoder: a text model of the Hub or a folder, or `minilm` for the small one of the extra `text`.
+        pooling: `cls` or `mean`.
+        max_length: tokens of a text.
+        fields: columns of the item table that make the text.
+    """
+
+    encoder: str = "minilm"
+    pooling: str = "mean"
+    max_length: int = 64
+    fields: Sequence[str] = ("title", "categories", "brand")
+
+
+@dataclass
+class ModelConfig:
+    """A model to train: which, its configuration fields, and training arguments that differ from the common ones."""
+
+    type: str = "sasrec"
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TeacherConfig(ModelConfig):
+    """A teacher.
+
+    Args:
+        members: how many of them, alike but for the seed; their answers are averaged.
+        pretrained: folder or Hub name to start from.
+        pretraining: training arguments of a pre-training on all domains at once (UniSRec); none without.
+        stage: `finetuned` on the domain, or `zero_shot` as pre-trained.
+        folds: above 1, members are trained without one fold of the users each and answer for it (cross-fitting).
+    """
+
+    members: int = 1
+    pretrained: str | None = None
+    pretraining: dict[str, Any] | None = None
+    stage: str = "finetuned"
+    folds: int = 1
+
+
+@dataclass
+class Experiment:
+    """What `examples/distill_mdsr.py` runs.
+
+    Args:
+        data: folders, files or Hub data sets, one or more domains each; `synthetic` is the embedded market.
+        domains: the domains to distil for; all by default. Teachers are pre-trained on all in any case.
+        protocol: `loo`, `temporal` or `preset`.
+        min_interactions: k-core filter.
+        student: the small model, trained alone and distilled.
+        teachers: by name.
+        method: fields of `CKDMDSRConfig`.
+        method_weight: lambda_KD; label_weight: weight of the labels beside it.
+        warm_start: start the distilled student's item table from the principal components of the teachers' items.
+        list_length: items in the teachers' common list (catalogue candidates).
+        training: training arguments of all models; `distillation`: what differs for the distilled student.
+        distilled_model: configuration fields of the student that differ when it is distilled. Only what serving does
+            not feel, as dropout: soft labels regularise too.
+        patience: evaluations without gain after which training stops; 0 never stops early.
+        seeds: for each, teachers, a student alone and a distilled student.
+    """
+
+    data: str | list[str] = "synthetic"
+    domains: list[str] | None = None
+    protocol: str = "loo"
+    min_interactions: int = 0
+    text: TextConfig = field(default_factory=TextConfig)
+    student: ModelConfig = field(default_factory=ModelConfig)
+    teachers: dict[str, TeacherConfig] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
+    method_weight: float = 0.5
+    label_weight: float = 1.0
+    warm_start: bool = True
+    list_length: int = 100
+    training: dict[str, Any] = field(default_factory=dict)
+    distillation: dict[str, Any] = field(default_factory=dict)
+    distilled_model: dict[str, Any] = field(default_factory=dict)
+    patience: int = 0
+    seeds: list[int] = field(default_factory=lambda: [0])
+    output_dir: str = "outputs/distill_mdsr"
+
+    def check(self) -> None:
+        """What would otherwise fail only after teachers are trained.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if not self.teachers:
+            raise ConfigError(
+                "there is no teacher. Add teachers, e.g. --config configs/ckd_mdsr/sasrec_synthetic.yaml."
+            )
+        for name, teacher in self.teachers.items():
+            if teacher.type not in ("sasrec", "unisrec"):
+                raise ConfigError(f"teachers.{name}.type must be 'sasrec' or 'unisrec', got {teacher.type!r}.")
+            if teacher.stage not in ("finetuned", "zero_shot"):
+                raise ConfigError(f"teachers.{name}.stage must be 'finetuned' or 'zero_shot', got {teacher.stage!r}.")
+            if min(teacher.members, teacher.folds) < 1 or (teacher.folds > 1 and teacher.members > 1):
+                raise ConfigError(
+                    f"teachers.{name}: members={teacher.members} and folds={teacher.folds}, but at least 1 each, and "
+                    "only one of them above 1."
+                )
+            if max(teacher.members, teacher.folds) > 1 and self.method.get("candidates", "in_batch") == "in_batch":
+                raise ConfigError(
+                    f"teachers.{name}: several members or folds are combined as lists, which in-batch candidates "
+                    "have not. Set method.candidates to catalogue."
+                )
+        if not self.seeds:
+            raise ConfigError("seeds is empty; give at least one, e.g. [0].")
+
+
+def read_experiment(arguments: Sequence[str] | None = None, default: str | os.PathLike | None = None) -> Experiment:
+    """Parse `--config file.yaml` and `--name value` overrides; a misspelt name is an error.
+
+    Args:
+        arguments: those of the command line by default.
+        default: the YAML file that holds when the command line names none.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if default is not None and not any(argument.split("=")[0] == "--config" for argument in arguments):
+        arguments = ["--config", str(default), *arguments]
+    parser = ArgumentParser(description="Distil a small sequential recommender from pre-trained teachers.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_class_arguments(Experiment, nested_key=None)
+    parsed = parser.instantiate_classes(parser.parse_args(arguments))
+    values = vars(parsed)
+    experiment = Experiment(**{item.name: values[item.name] for item in fields(Experiment)})
+    experiment.check()
+    return experiment
+
+
+def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) -> Made:
+    """`kind(**values)`, where a name that is no field is an error with the closest field named.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{where}: {kind.__name__} has no field {name!r}.{hint}")
+    return kind(**{**values, **fixed})

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+import seqkd
+from seqkd import cli
+from tests.tiny import ITEMS, tiny_sasrec, tiny_split
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_sasrec(tiny_split()).save_pretrained(folder)
+    return folder
+
+
+def write_log(folder: Path) -> Path:
+    """Three users; u1 has a tie (a, b) and buys b twice; item z is in no interaction, e only in the last of u2."""
+    log = [("u1", "a", 1), ("u1", "b", 1), ("u1", "c", 3), ("u1", "b", 4), ("u1", "d", 5)]
+    log += [("u2", "a", 1), ("u2", "b", 2), ("u2", "c", 3), ("u2", "e", 4)]
+    log += [("u3", "b", 9), ("u3", "a", 8)]
+    lines = ["user_id,item_id,timestamp", *(",".join(map(str, row)) for row in log)]
+    (folder / "interactions.csv").write_text("\n".join(lines) + "\n")
+    (folder / "items.csv").write_text("item_id,title\n" + "".join(f"{item},the {item}\n" for item in "abcdez"))
+    return folder
+
+
+def test_doctor_names_versions_and_processes(capsys):
+    assert cli.main(["doctor"]) == 0
+    shown = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["torch"] == version("torch")
+    assert shown["world size"].startswith("1 ")
+    assert shown["Hub"].startswith("offline")  # conftest.py sets HF_HUB_OFFLINE
+    assert "GB" in shown["free disk here"]
+
+
+def test_check_counts_what_can_be_counted_by_hand(tmp_path, capsys):
+    assert cli.main(["check", str(write_log(tmp_path))]) == 0
+    out = capsys.readouterr().out
+    shown = {name.strip(): value for name, value in re.findall(r"^  (\S.*?)\s{2,}(.+)$", out, re.MULTILINE)}
+    counts = {name: int(value) for name, value in shown.items() if value.isdigit()}
+    assert counts == {
+        "users": 3,
+        "items": 6,
+        "interactions": 11,
+        "cold items": 1,  # z
+        "repeated interactions": 1,  # b of u1
+        "tied timestamps": 1,  # a and b of u1
+        "moved by sorting": 1,  # u3 is written newest first
+        "users only in train": 1,  # u3 has two interactions
+        "train rows": 3,
+        "valid rows": 2,
+        "test rows": 2,
+    }
+    # training holds u1: a b c, u2: a b, u3: a b, so d, e and z of 6 items are cold
+    assert shown["cold share"].startswith("50.0%")
+    assert "Leave-one-out puts the last item of every user aside" in out
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, model_folder):
+    folder = write_log(tmp_path)
+    (folder / "interactions.csv").write_text("user_id,item_id,time_stamp\nu1,a,1\n")
+    assert cli.main(["check", str(folder)]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "interactions.csv has no column 'timestamp'" in error and "Did you mean 'time_stamp'?" in error
+    for arguments in (
+        ["check", str(tmp_path / "nowhere")],
+        ["recommend", str(model_folder), "--history", "item1", "-k", "0"],
+        ["convert", "unisrec", str(folder / "items.csv"), str(tmp_path / "out")],
+        ["push", str(model_folder), "user/name"],  # no card
+    ):
+        assert cli.main(arguments) == 2, arguments
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_recommend_speaks_external_ids(model_folder, capsys):
+    assert cli.main(["recommend", str(model_folder), "--history", "item1, item2", "-k", str(ITEMS)]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [rank for rank, _, _ in rows] == [str(rank) for rank in range(1, ITEMS - 1)]
+    assert {item for _, item, _ in rows} == {f"item{i}" for i in range(3, ITEMS + 1)}
+    scores = [float(score) for _, _, score in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert cli.main(["recommend", str(model_folder), "--history", "item1", "-k", str(ITEMS), "--keep-seen"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == ITEMS
+
+
+def test_recommend_says_when_popularity_answers(model_folder, capsys):
+    assert cli.main(["recommend", str(model_folder), "--history", "nothing", "-k", "3"]) == 0
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and "most popular items" in error
+
+
+def test_a_model_that_recommends_nothing_is_refused(tmp_path, capsys):
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    BertModel(config).save_pretrained(tmp_path)
+    assert cli.main(["recommend", str(tmp_path), "--history", "item1"]) == 2
+    assert "is a BertModel, which does not recommend items" in capsys.readouterr().err
+
+
+def test_convert_gives_a_model_folder(golden, tmp_path, capsys):
+    checkpoint = golden / "unisrec_tiny_checkpoint.pth"
+    if not checkpoint.is_file():
+        pytest.skip(f"no {checkpoint.name} in {golden}")
+    assert cli.main(["convert", "unisrec", str(checkpoint), str(tmp_path / "out")]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert (tmp_path / "out" / "config.json").is_file() and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_command_is_needed():
+    for arguments in ([], ["recomend"], ["convert", "recformer", "a", "b"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+
+
+def test_every_public_name_can_be_imported_and_the_version_is_the_package_s():
+    for name in seqkd.__all__:
+        assert getattr(seqkd, name) is not None, name
+    assert set(seqkd._LATER) <= set(seqkd.__all__)
+    assert not set(seqkd.__all__) & {path.stem for path in (ROOT / "src" / "seqkd").iterdir()}, "hides a file"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = seqkd.nothing
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared is not None and seqkd.__version__ == declared[1]
+
+
+@pytest.mark.slow
+def test_import_alone_lets_the_auto_classes_load_a_model(model_folder):
+    """In a fresh process; and what only training needs stays out of it."""
+    code = (
+        "import sys, seqkd; from transformers import AutoModel; "
+        f"model = AutoModel.from_pretrained({str(model_folder)!r}); "
+        "print(type(model).__name__, len(model.recommend([['item1']], 3).item_ids[0])); "
+        "print({'seqkd.trainer', 'seqkd.pipeline', 'seqkd.cli', 'matplotlib'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["SASRecModel 3", "set()"]

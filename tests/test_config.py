@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqkd.config import Experiment, ModelConfig, TeacherConfig, make, read_experiment
+from seqkd.curriculum import Curriculum
+from seqkd.errors import ConfigError
+from seqkd.methods.ckd_mdsr import CKDMDSRConfig
+from seqkd.models.sasrec import SASRecConfig
+from seqkd.training_args import DistillationArguments
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reader(text, *arguments):
+        path = tmp_path / "experiment.yaml"
+        path.write_text(text, encoding="utf-8")
+        return read_experiment(["--config", str(path), *arguments])
+
+    return reader
+
+
+def refusal(capsys, read, text, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        read(text, *arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_without_arguments_it_is_the_default_experiment():
+    experiment = read_experiment([])
+    experiment.text.fields = tuple(experiment.text.fields)  # read as a list
+    assert experiment == Experiment()
+    assert experiment.data == "synthetic" and experiment.seeds == [0]
+
+
+def test_a_file_fills_the_fields_and_arguments_win(read):
+    experiment = read(
+        """
+        data: [a, b]
+        student: {model: {hidden_size: 32}, training: {learning_rate: 0.5}}
+        teachers:
+          wide: {model: {hidden_size: 128}, members: 3}
+          text: {type: unisrec, pretraining: {num_train_epochs: 5}, folds: 2}
+        method: {candidates: catalogue, curriculum: null}
+        seeds: [1, 2]
+        """,
+        *("--student.model.hidden_size", "8", "--seeds", "[3]", "--warm_start", "false"),
+    )
+    assert experiment.data == ["a", "b"] and experiment.seeds == [3] and experiment.warm_start is False
+    assert experiment.student == ModelConfig(model={"hidden_size": 8}, training={"learning_rate": 0.5})
+    assert experiment.teachers == {
+        "wide": TeacherConfig(model={"hidden_size": 128}, members=3),
+        "text": TeacherConfig(type="unisrec", pretraining={"num_train_epochs": 5}, folds=2),
+    }
+    assert experiment.method == {"candidates": "catalogue", "curriculum": None}
+
+
+def test_numbers_that_yaml_1_1_reads_as_words_are_numbers(read):
+    """`1e-4` has no point, so a plain YAML reader makes a string of it."""
+    experiment = read(
+        "training: {learning_rate: 1e-4}\nmethod_weight: 1e-1\nteachers: {a: {model: {temperature: 7e-2}}}"
+    )
+    assert experiment.training == {"learning_rate": 1e-4} and isinstance(experiment.training["learning_rate"], float)
+    assert experiment.method_weight == 0.1
+    assert experiment.teachers["a"].model == {"temperature": 0.07}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("studnet: {type: sasrec}", "studnet"),
+        ("student: {tpye: sasrec}", "tpye"),
+        ("teachers: {wide: {membrs: 2}}", "membrs"),
+        ("text: {poolng: mean}", "poolng"),
+        ("method_weight: much", "much"),
+        ("seeds: 3", "seeds"),
+        ("training: [1]", "training"),
+        ("domains: {a: 1}", "domains"),
+    ],
+)
+def test_unknown_names_and_wrong_types_are_refused_by_name(read, capsys, text, name):
+    assert name in refusal(capsys, read, text)
+
+
+def test_a_misspelt_argument_is_refused(read, capsys):
+    assert "method_wieght" in refusal(capsys, read, "seeds: [1]", "--method_wieght", "1")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:builtins.open ['owned', 'w']",
+        "!!python/object/new:pathlib.Path ['owned']",
+        "!!python/name:os.system",
+        "!!python/module:antigravity",
+    ],
+)
+def test_yaml_that_builds_python_objects_is_refused_and_does_not_run(read, capsys, tmp_path, monkeypatch, tag):
+    monkeypatch.chdir(tmp_path)
+    assert "could not determine a constructor" in refusal(capsys, read, f"training: {tag}")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_the_shipped_configs_hold_only_fields_that_exist(path):
+    experiment = read_experiment(["--config", str(path)])
+    for training in (experiment.training, experiment.distillation, experiment.student.training):
+        make(DistillationArguments, {**training, "use_cpu": True}, "training", output_dir="outputs")
+    make(SASRecConfig, {**experiment.student.model, **experiment.distilled_model}, "student")
+    made = experiment.method.get("curriculum", {})
+    curriculum = None if made is None else make(Curriculum, made, "curriculum")
+    make(CKDMDSRConfig, {**experiment.method, "curriculum": curriculum}, "method")
+    assert experiment.teachers
+
+
+@pytest.mark.parametrize(
+    ("kind", "typo", "meant"),
+    [
+        (SASRecConfig, "hiden_size", "hidden_size"),
+        (SASRecConfig, "hidden_dropout", "hidden_dropout_prob"),
+        (DistillationArguments, "learning_rat", "learning_rate"),
+        (DistillationArguments, "tail_query", "tail_queries"),
+        (CKDMDSRConfig, "candidate", "candidates"),
+        (Curriculum, "initial_competense", "initial_competence"),
+    ],
+)
+def test_a_typo_gets_the_closest_name(kind, typo, meant):
+    with pytest.raises(ConfigError, match=rf"here: {kind.__name__} has no field '{typo}'. Did you mean '{meant}'\?"):
+        make(kind, {typo: 1}, "here")
+
+
+def test_a_name_like_no_other_gets_no_hint():
+    with pytest.raises(ConfigError) as refused:
+        make(Curriculum, {"zzz": 1}, "method.curriculum")
+    assert str(refused.value) == "method.curriculum: Curriculum has no field 'zzz'."
+
+
+def test_make_fills_in_what_is_fixed_and_fixed_values_win():
+    made = make(Curriculum, {"fraction": 0.5, "stages": 2}, "curriculum", stages=3)
+    assert made == Curriculum(fraction=0.5, stages=3)
