@@ -70,7 +70,11 @@ class SASRecModel(RecommenderModel):
 
     def item_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
         """`(I+1, D)`, row 0 padding; or `(*item_ids.shape, D)`. Of unit length when `similarity` is `cosine`."""
-        return self._comparable(self.item_embedding.weight if item_ids is None else self.item_embedding(item_ids))
+        table = self.item_embedding.weight
+        if item_ids is None:
+            return self._comparable(table)
+        # Sparse: a few rows are added to the dense gradient that the histories give, not a second table as large.
+        return self._comparable(F.embedding(item_ids, table, PADDING, sparse=True))
 
     def _comparable(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings, dim=-1) if self.config.similarity == "cosine" else embeddings
