@@ -21,11 +21,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
-from seqkd.config import read_experiment
+from seqkd.config import TeacherConfig, read_experiment
 from seqkd.cost import measure_cost
 from seqkd.evaluation import rank_targets
-from seqkd.models.unisrec import UniSRecForPretraining
+from seqkd.models.sasrec import SASRecConfig, SASRecModel
+from seqkd.models.unisrec import UniSRecForPretraining, UniSRecModel
 from seqkd.pipeline import (
+    Domain,
     distil,
     histories_of,
     load_domains,
@@ -61,6 +63,18 @@ VARIANTS: dict[str, tuple[dict, dict, list[str] | None]] = {
     "no warm start": ({}, {"warm_start": False}, None),
 }
 TAUGHT_BY = ["unisrec", "unisrec_1"]
+# The control for what text alone brings: the shape of the student, item vectors id + linear(text), no teacher.
+CONTROL = "student alone, text folded in"
+CONTROL_CONFIG = TeacherConfig(
+    "unisrec",
+    {
+        "hidden_size": 64,
+        "use_item_embedding": True,
+        "num_experts": 1,
+        "attention_probs_dropout_prob": 0.0,
+        "temperature": 0.1,
+    },
+)
 
 
 def main() -> None:
@@ -122,6 +136,10 @@ def main() -> None:
         if ("student alone", seed) not in done():
             started = time.time()
             record(train_alone(experiment, domain, seed), "student alone", "student", seed, started)
+        if (CONTROL, seed) not in done():
+            started = time.time()
+            control = replace(experiment, teachers={"control": CONTROL_CONFIG})
+            record(fold(train_teacher(control, domain, "control", seed)[0], domain), CONTROL, "student", seed, started)
         for name in options.variants:
             method_changes, changes, kept = VARIANTS[name]
             asked = {teacher: teachers[teacher] for teacher in kept or TAUGHT_BY if teacher in teachers}
@@ -131,6 +149,34 @@ def main() -> None:
             changed = replace(experiment, method={**experiment.method, **method_changes}, **changes)
             method, knowledge = teach(changed, domain, asked)
             record(distil(changed, domain, seed, method, knowledge, asked), name, "distilled", seed, started)
+
+
+def fold(model: UniSRecModel, domain: Domain) -> SASRecModel:
+    """The same recommender without its text: id and adapted text become one item table, served like any SASRec."""
+    config = model.config
+    student = SASRecModel(
+        SASRecConfig(
+            num_items=config.num_items,
+            hidden_size=config.hidden_size,
+            similarity="cosine",
+            temperature=config.temperature,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            intermediate_size=config.intermediate_size,
+        )
+    ).eval()
+    missing, _ = student.load_state_dict(
+        {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("item_embedding")},
+        strict=False,
+    )
+    assert missing == ["item_embedding.weight"], missing
+    model.eval()
+    with torch.no_grad():
+        student.item_embedding.weight.copy_(model._vectors(torch.arange(config.num_items + 1)))
+    student.set_catalogue(domain.split.catalogue)
+    before, after = (rank_targets(one, domain.part("valid")).metrics() for one in (model, student))
+    assert all(abs(before[name] - after[name]) < 1e-3 for name in before), (before, after)
+    return student
 
 
 def pretrain_once(experiment, domains, name, folder):

@@ -40,7 +40,7 @@ def ablation(results: Sequence[Result]) -> list[dict]:
     rows = {(s.first.model, s.first.domain, s.first.split, s.first.history): s for s in summarise(results)}
     domains = sorted({s.first.domain for s in rows.values()})
     found = []
-    for model in dict.fromkeys(r.model for r in results if r.role != "student"):
+    for model in dict.fromkeys(r.model for r in results if r.model != "student alone"):
         per_domain = [[rows.get((model, d, split, "masked")) for split in ("valid", "test")] for d in domains]
         if any(valid is None or test is None for valid, test in per_domain):
             continue

@@ -31,8 +31,16 @@ def refusal(capsys, read, text, *arguments):
     return capsys.readouterr().err
 
 
-def test_without_arguments_it_is_the_default_experiment():
-    experiment = read_experiment([])
+def test_without_teachers_there_is_nothing_to_distil():
+    with pytest.raises(ConfigError, match="there is no teacher"):
+        read_experiment([])
+
+
+def test_without_arguments_it_is_the_default_experiment(tmp_path):
+    (tmp_path / "default.yaml").write_text("teachers: {w: {type: sasrec}}")
+    experiment = read_experiment([], default=tmp_path / "default.yaml")
+    assert list(experiment.teachers) == ["w"]
+    experiment.teachers = {}
     experiment.text.fields = tuple(experiment.text.fields)  # read as a list
     assert experiment == Experiment()
     assert experiment.data == "synthetic" and experiment.seeds == [0]

@@ -142,21 +142,17 @@ def test_an_unquoted_no_is_a_no(experiment):
         ({"teachers": {"w": TeacherConfig(model={"hiden_size": 8})}}, "teachers.w.model: .*'hidden_size'"),
         ({"teachers": {"w": TeacherConfig(type="gru4rec")}}, "teachers.w.type must be .* got 'gru4rec'"),
         ({"teachers": {"w": TeacherConfig(stage="fine")}}, "teachers.w.stage must be .* got 'fine'"),
-        ({"teachers": {"w": TeacherConfig(folds=2, members=2)}}, "teachers.w: use either members or folds"),
+        ({"teachers": {"w": TeacherConfig(folds=2, members=2)}}, "teachers.w: members=2 and folds=2"),
         ({"method": {"temprature": 1}}, "method: .*'temprature'.*'temperature'"),
         ({"method": {"curriculum": {"paceing": "sqrt"}}}, "method.curriculum: .*'paceing'.*'pacing'"),
         ({"method": {"candidates": "all"}}, "candidates must be one of"),
     ],
 )
-def test_what_is_misspelt_is_named(experiment, books, change, message):
-    experiment = replace(experiment, **change)
+def test_what_is_misspelt_is_named_before_anything_is_loaded(experiment, change, message):
+    experiment = replace(experiment, **{"teachers": {"w": TeacherConfig()}, **change})
     with pytest.raises(ConfigError, match=message):
-        if "teachers" in change:
-            pipeline.train_teacher(experiment, books, "w", 0)
-        elif "method" in change:
-            pipeline.teach(experiment, books, {"wide": untrained(books, 0)})
-        else:
-            pipeline.train_alone(experiment, books, 0)
+        experiment.check()
+        pipeline.check(experiment)
 
 
 # ---- teachers -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import ArgumentParser
 
 from .errors import ConfigError
@@ -155,7 +156,7 @@ def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) 
     """`kind(**values)`, where a name that is no field is an error with the closest field named.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or a value of the wrong type.
     """
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     for name in values:
@@ -163,4 +164,7 @@ def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) 
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"{where}: {kind.__name__} has no field {name!r}.{hint}")
-    return kind(**{**values, **fixed})
+    try:
+        return kind(**{**values, **fixed})
+    except StrictDataclassError as error:
+        raise ConfigError(f"{where}: {error}") from error

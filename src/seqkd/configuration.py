@@ -1,8 +1,7 @@
 """What the configuration of every recommender holds."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `strict` checks only types that are not strings.
 
-from contextlib import suppress
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -44,8 +43,7 @@ class RecommenderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        with suppress(TypeError):  # a field of the wrong type: `strict` names it right after this
-            self.check()
+        self.check()
 
     def check(self) -> None:
         """Subclasses add their own checks; not a `validate_*`, which would wrap the error in another type.

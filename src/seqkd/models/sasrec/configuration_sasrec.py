@@ -1,6 +1,6 @@
 """Configuration of SASRec, with the switches in which its implementations differ."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `strict` checks only types that are not strings.
 
 from huggingface_hub.dataclasses import strict
 

@@ -1,6 +1,6 @@
 """Configuration of UniSRec, the sequence teacher that reads items as text."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `strict` checks only types that are not strings.
 
 from huggingface_hub.dataclasses import strict
 
