@@ -63,6 +63,9 @@ VARIANTS: dict[str, tuple[dict, dict, list[str] | None]] = {
     "no warm start": ({}, {"warm_start": False}, None),
 }
 TAUGHT_BY = ["unisrec", "unisrec_1"]
+DOT = (
+    "student alone, dot product"  # the other similarity, tuned in the same search: stronger where history is not masked
+)
 # The control for what text alone brings: the shape of the student, item vectors id + linear(text), no teacher.
 CONTROL = "student alone, text folded in"
 CONTROL_CONFIG = TeacherConfig(
@@ -136,6 +139,11 @@ def main() -> None:
         if ("student alone", seed) not in done():
             started = time.time()
             record(train_alone(experiment, domain, seed), "student alone", "student", seed, started)
+        if (DOT, seed) not in done():
+            started = time.time()
+            model = {**experiment.student.model, "similarity": "dot", "temperature": 1.0}
+            changed = replace(experiment, student=replace(experiment.student, model=model))
+            record(train_alone(changed, domain, seed), DOT, "student", seed, started)
         if (CONTROL, seed) not in done():
             started = time.time()
             control = replace(experiment, teachers={"control": CONTROL_CONFIG})

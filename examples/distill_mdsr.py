@@ -16,6 +16,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from seqkd import __version__
 from seqkd.config import Experiment, TeacherConfig, read_experiment
 from seqkd.cost import measure_cost
 from seqkd.errors import SeqKDError
@@ -91,8 +92,9 @@ def main() -> None:
                 data=[f"{name} ({SYNTHETIC})" if experiment.data == SYNTHETIC else name],
                 training=training_of(experiment),
             )
-        packages = {name: version(name) for name in ("seqkd", "torch", "transformers", "datasets", "accelerate")}
-        about = {"command": " ".join(sys.argv), "versions": {**packages, "python": platform.python_version()}}
+        packages = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
+        versions = {"seqkd": __version__, **packages, "python": platform.python_version()}
+        about = {"command": " ".join(sys.argv), "versions": versions}
         save_results(results, output / "results.json", about)
         figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
         print("\n" + table(results))
