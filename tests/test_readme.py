@@ -32,7 +32,7 @@ def test_recommend_and_add_items(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = SASRecModel(SASRecConfig(num_items=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1))
     model.set_catalogue(Catalogue(f"books-{i:05d}" for i in range(40)))
-    model.save_pretrained("outputs/demo/books/student")
+    model.save_pretrained("outputs/demo/books")
     names = runpy.run_path(str(script("model", tmp_path)))
     answer, grown = names["answer"], SASRecModel.from_pretrained("outputs/grown")
     assert [len(items) for items in answer.item_ids] == [5, 5]

@@ -54,7 +54,7 @@ class Method(nn.Module):
 
         Args:
             batch: see `QueryCollator`, and `step_targets (C,)`: the labels of the whole optimizer step, whatever
-                micro-batches and processes carry it.
+                micro-batches and processes carry it; `progress ()`: share of all steps that are done.
             knowledge: for each teacher its tables; `query_*` are rows of this batch's queries, `(Q, ...)`,
                 `item_*` are whole tables, `(I+1, ...)`.
         """

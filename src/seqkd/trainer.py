@@ -116,6 +116,7 @@ class DistillationTrainer(Trainer):
             "step_targets": labelled,
             "num_labelled": torch.tensor(float(max(len(labelled), 1)), device=device),
             "num_queries": torch.tensor(float(max(len(targets), 1)), device=device),
+            "progress": torch.tensor(self.state.global_step / max(self.total_steps, 1), device=device),
         }
         return [{**batch, **step} for batch in batches], None
 

@@ -10,7 +10,18 @@ import torch
 from seqkd.collators import QueryCollator, Sequence
 from seqkd.curriculum import Curriculum
 from seqkd.errors import ConfigError
-from seqkd.methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig, calibrate, in_batch_mask, integrate, kd_loss, positive_column
+from seqkd.methods.ckd_mdsr import (
+    CKDMDSR,
+    CKDMDSRConfig,
+    calibrate,
+    in_batch_mask,
+    integrate,
+    kd_loss,
+    positive_column,
+    warmup_factor,
+)
+
+from ..tiny import tiny_sasrec, tiny_split
 
 
 def golden_cases(folder):
@@ -172,3 +183,32 @@ def test_requires_follows_candidates():
 def test_unknown_choice_names_the_allowed_ones():
     with pytest.raises(ConfigError, match="confidence must be one of"):
         CKDMDSRConfig(confidence="loud")
+
+
+def test_warmup_rises_linearly():
+    batch = {"progress": torch.tensor(0.05)}
+    assert warmup_factor(batch, 0.1).item() == pytest.approx(0.5)
+    assert warmup_factor({"progress": torch.tensor(0.3)}, 0.1).item() == 1.0
+    assert warmup_factor(batch, 0.0) == 1.0 and warmup_factor({}, 0.1) == 1.0
+    with pytest.raises(ConfigError, match="warmup"):
+        CKDMDSRConfig(warmup=2)
+
+
+def test_logq_correction_takes_popularity_off_the_students_scores():
+    """Two candidates of equal score, bought 8 times and once: corrected odds are 1/8."""
+    split = tiny_split()
+    student = tiny_sasrec(split)
+    student.item_counts.zero_()
+    student.item_counts[4], student.item_counts[5] = 8, 1
+    with torch.no_grad():
+        student.item_embedding.weight[5] = student.item_embedding.weight[4]
+    batch = batch_of([[1], [2]], [4, 5])
+    output = student(**{name: batch[name] for name in student.inputs})
+    table = {"query_embeddings": torch.zeros(2, 3), "item_embeddings": torch.zeros(21, 3)}
+    losses = [
+        CKDMDSR(CKDMDSRConfig(temperature=1.0, logq_correction=on))(student, batch, output, {"t": table})
+        for on in (False, True)
+    ]
+    # the teacher says (1/2, 1/2): KL to (1/2, 1/2) is 0, KL to (1/9, 8/9) is -log 2 - (log 1/9 + log 8/9) / 2
+    torch.testing.assert_close(losses[0], torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(losses[1], torch.full((2,), -log(2) - (log(1 / 9) + log(8 / 9)) / 2))

@@ -47,6 +47,8 @@ class CKDMDSRConfig:
     additive_mix: float = 0.5  # beta, of the additive integration
     instance_weighting: bool = True  # omega: queries on which teachers disagree weigh less
     mask_history: bool = True
+    logq_correction: bool = False  # in batch: take log popularity off the student's scores
+    warmup: float = 0.0  # share of all steps over which the weight of the method rises from 0 to its value
     overlap_size: int = 10  # m of topk_overlap
     curriculum: Curriculum | None = field(default_factory=Curriculum)
 
@@ -54,6 +56,8 @@ class CKDMDSRConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"warmup must lie in [0, 1], got {self.warmup}.")
         for name in ("temperature", "conf_temperature", "cons_temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}.")
@@ -95,18 +99,27 @@ class CKDMDSR(Method):
         knowledge: Mapping[str, Mapping[str, Tensor]],
     ) -> Tensor | SoftLabels:
         tables, config = list(knowledge.values()), self.config
+        warm = warmup_factor(batch, config.warmup)
         if config.candidates == "catalogue":
             items = tables[0]["query_topk"].long()  # (Q, M), the same for every teacher
             scores = torch.stack([table["query_scores"].float() for table in tables])  # (T, Q, M)
             mask = items == 0  # a list shorter than M is filled with padding
             taught = integrate(scores, mask, positive_column(items, batch["targets"]), config)
-            return SoftLabels(items, taught.instance_weights[:, None] * taught.fused)
+            return SoftLabels(items, warm * taught.instance_weights[:, None] * taught.fused)
 
         items = batch["step_targets"]  # (C,)
         mask = in_batch_mask(batch, items, config.mask_history)  # (Q, C)
         scores = torch.stack([t["query_embeddings"].float() @ t["item_embeddings"].float()[items].T for t in tables])
         taught = integrate(scores, mask, positive_column(items.expand(len(mask), -1), batch["targets"]), config)
-        return kd_loss(student.score(output.query_embeddings, items), taught, mask, config.temperature)
+        logits = student.score(output.query_embeddings, items)
+        if config.logq_correction:
+            logits = logits - student.item_counts[items].clamp(min=1).log()
+        return warm * kd_loss(logits, taught, mask, config.temperature)
+
+
+def warmup_factor(batch: Mapping[str, Tensor], warmup: float) -> Tensor | float:
+    """Rises linearly from 0 to 1 over the first `warmup` of the run; 1 outside a trainer."""
+    return (batch["progress"] / warmup).clamp(max=1.0) if warmup and "progress" in batch else 1.0
 
 
 def kd_loss(logits: Tensor, taught: Integration, mask: Tensor, temperature: float) -> Tensor:
