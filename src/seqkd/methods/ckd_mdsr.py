@@ -67,6 +67,7 @@ class Integration(NamedTuple):
     """What the teachers say together, and how each was weighed."""
 
     teacher_probs: Tensor  # (T, Q, C) p^k
+    negative_entropy: Tensor  # (T, Q) sum_j p^k log p^k
     confidence: Tensor  # (T, Q) c^k, sums to 1 over teachers
     consistency: Tensor  # (T, Q) r^k, sums to 1 over teachers
     weights: Tensor  # (T, Q) alpha^k, sums to 1 over teachers
@@ -109,7 +110,7 @@ class CKDMDSR(Method):
 
         items = batch["step_targets"]  # (C,)
         mask = in_batch_mask(batch, items, config.mask_history)  # (Q, C)
-        scores = torch.stack([t["query_embeddings"].float() @ t["item_embeddings"].float()[items].T for t in tables])
+        scores = torch.stack([t["query_embeddings"].float() @ t["item_embeddings"][items].float().T for t in tables])
         taught = integrate(scores, mask, positive_column(items.expand(len(mask), -1), batch["targets"]), config)
         logits = student.score(output.query_embeddings, items)
         if config.logq_correction:
@@ -126,9 +127,12 @@ def kd_loss(logits: Tensor, taught: Integration, mask: Tensor, temperature: floa
     """`T^2 omega sum_k alpha^k KL(p^k || q)` of each query, `(Q,)`; q is the student's softmax over the candidates."""
     logits = logits.float() if logits.dtype != torch.float64 else logits
     log_q = (logits / temperature).masked_fill(mask, torch.finfo(logits.dtype).min).log_softmax(dim=1)
-    negative_entropy = torch.xlogy(taught.teacher_probs, taught.teacher_probs).sum(dim=2)  # (T, Q)
     cross_entropy = -(taught.fused * log_q.masked_fill(mask, 0.0)).sum(dim=1)
-    return temperature**2 * taught.instance_weights * ((taught.weights * negative_entropy).sum(dim=0) + cross_entropy)
+    return (
+        temperature**2
+        * taught.instance_weights
+        * ((taught.weights * taught.negative_entropy).sum(dim=0) + cross_entropy)
+    )
 
 
 @torch.no_grad()
@@ -142,10 +146,13 @@ def integrate(scores: Tensor, mask: Tensor, positive: Tensor, config: CKDMDSRCon
     """
     log_probs = (calibrate(scores, mask, config.score_normalization) / config.temperature).log_softmax(dim=2)
     probs = log_probs.exp()  # (T, Q, C)
+    log_probs = log_probs.masked_fill_(mask, 0.0)  # 0 log 0 is 0
+    negative_entropy = _expected(probs, log_probs)  # (T, Q)
     teachers = len(scores)
-    confidence = confidence_weights(log_probs, probs, mask, positive, config)  # (T, Q)
-    divergence = _kl(probs, probs.mean(dim=0)).mean(dim=0)  # (Q,)
-    agreement = consistency_weights(probs, config)  # (T, Q)
+    confidence = confidence_weights(log_probs, negative_entropy, mask, positive, config)  # (T, Q)
+    average = probs.mean(dim=0)  # (Q, C)
+    divergence = negative_entropy.mean(dim=0) - torch.xlogy(average, average).sum(dim=1)  # (Q,)
+    agreement = consistency_weights(probs, negative_entropy, config)  # (T, Q)
     if config.integration == "product":
         weights = confidence**config.conf_power * agreement**config.cons_power
     else:
@@ -154,17 +161,17 @@ def integrate(scores: Tensor, mask: Tensor, positive: Tensor, config: CKDMDSRCon
     omega = torch.ones_like(weights[0])
     if config.instance_weighting and teachers > 1:
         omega = (1 - divergence / log(teachers)).clamp(0, 1)
-    fused = (weights[:, :, None] * probs).sum(dim=0)
-    return Integration(probs, confidence, agreement, weights, divergence, omega, fused)
+    fused = torch.einsum("tq,tqc->qc", weights, probs)
+    return Integration(probs, negative_entropy, confidence, agreement, weights, divergence, omega, fused)
 
 
 def calibrate(scores: Tensor, mask: Tensor, how: str) -> Tensor:
     """Bring teachers of different scale together, per query over its candidates; masked columns get the minimum."""
     if how == "zscore":
-        count = (~mask).sum(dim=1).clamp(min=1)[:, None]  # (Q, 1)
-        mean = scores.masked_fill(mask, 0).sum(dim=2, keepdim=True) / count
-        centred = (scores - mean).masked_fill(mask, 0)
-        scores = centred / ((centred.square().sum(dim=2, keepdim=True) / count).sqrt() + 1e-6)
+        count = (~mask).sum(dim=1).clamp(min=1)  # (Q,)
+        scores = scores.masked_fill(mask, 0.0)
+        scores = scores.sub_((scores.sum(dim=2) / count)[:, :, None]).masked_fill_(mask, 0.0)
+        scores = scores.div_((_expected(scores, scores) / count).sqrt()[:, :, None] + 1e-6)
     elif how == "minmax":
         low = scores.masked_fill(mask, torch.inf).amin(dim=2, keepdim=True)
         high = scores.masked_fill(mask, -torch.inf).amax(dim=2, keepdim=True)
@@ -173,24 +180,25 @@ def calibrate(scores: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def confidence_weights(
-    log_probs: Tensor, probs: Tensor, mask: Tensor, positive: Tensor, config: CKDMDSRConfig
+    log_probs: Tensor, negative_entropy: Tensor, mask: Tensor, positive: Tensor, config: CKDMDSRConfig
 ) -> Tensor:
     """c `(T, Q)`: softmax over teachers of minus their loss on the label; queries without label use the entropy."""
+    teachers = len(log_probs)
     if config.confidence == "none":
-        return torch.full_like(probs[:, :, 0], 1 / len(probs))
-    entropy = -torch.xlogy(probs, probs).sum(dim=2)  # (T, Q)
-    column = positive.clamp(min=0).expand(len(probs), -1)[:, :, None]
+        return torch.full_like(negative_entropy, 1 / teachers)
+    entropy = -negative_entropy  # (T, Q)
+    column = positive.clamp(min=0).expand(teachers, -1)[:, :, None]
     cross_entropy = -log_probs.gather(2, column).squeeze(2)
     if config.confidence == "rank":
         better = (log_probs > log_probs.gather(2, column)).masked_fill(mask, False)
         cross_entropy = torch.log2(2.0 + better.sum(dim=2))  # rank counts from 1
     uncertainty = entropy if config.confidence == "entropy" else torch.where(positive >= 0, cross_entropy, entropy)
     if config.confidence == "ca_mkd":
-        return (1 - uncertainty.softmax(dim=0)) / max(len(probs) - 1, 1)
+        return (1 - uncertainty.softmax(dim=0)) / max(teachers - 1, 1)
     return (-uncertainty / config.conf_temperature).softmax(dim=0)
 
 
-def consistency_weights(probs: Tensor, config: CKDMDSRConfig) -> Tensor:
+def consistency_weights(probs: Tensor, negative_entropy: Tensor, config: CKDMDSRConfig) -> Tensor:
     """r `(T, Q)`: how close each teacher is to the consensus of the others."""
     teachers = len(probs)
     if teachers == 1 or config.consistency in ("none", "jsd_only"):
@@ -202,13 +210,14 @@ def consistency_weights(probs: Tensor, config: CKDMDSRConfig) -> Tensor:
         overlap = (shared.sum(dim=1) - 1) / (teachers - 1)
         return (overlap + 1e-6) / (overlap + 1e-6).sum(dim=0)
     others = (probs.sum(dim=0) - probs) / (teachers - 1)  # (T, Q, C) leave-one-out consensus
-    return (-_kl(probs, others) / config.cons_temperature).softmax(dim=0)
+    others = others.clamp_(min=torch.finfo(others.dtype).tiny).log_()
+    divergence = negative_entropy - _expected(probs, others)  # KL(p^k || others)
+    return (-divergence / config.cons_temperature).softmax(dim=0)
 
 
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension; a column with p = 0 adds nothing."""
-    q = q.clamp(min=torch.finfo(q.dtype).tiny)
-    return (torch.xlogy(p, p) - p * q.log()).sum(dim=-1)
+def _expected(p: Tensor, values: Tensor) -> Tensor:
+    """`sum_j p_j values_j` over the last dimension, `(T, Q)`, without a product of that size."""
+    return torch.einsum("tqc,tqc->tq", p, values)
 
 
 def in_batch_mask(batch: Mapping[str, Tensor], items: Tensor, mask_history: bool) -> Tensor:
