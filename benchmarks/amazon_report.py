@@ -92,7 +92,7 @@ def ablation_table(rows: Sequence[dict]) -> str:
         cells = []
         for domain in domains:
             test, gain = row["test"][domain], row["gain"][domain]
-            several = gain.count > 1
+            several = gain.seeds > 1
             spread = (f" ± {test.std:.4f}", f" ± {100 * gain.std:.1f}") if several else ("", "")
             cells.append(f"{test.mean:.4f}{spread[0]} | {100 * gain.mean:+.1f}{spread[1]} %")
         mean = fmean(row["gain"][d].mean for d in domains)
