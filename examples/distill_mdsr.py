@@ -44,6 +44,8 @@ DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ckd_mdsr" / "sasrec
 def main() -> None:
     experiment = read_experiment(default=DEFAULT)
     domains = load_domains(experiment)
+    output = Path(experiment.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     shipped = {}
 
@@ -75,10 +77,11 @@ def main() -> None:
         student = distil(experiment, domain, seed, method, knowledge, teachers)
         results += measure(student, "student distilled", "distilled", experiment, domain, seed)
         shipped.setdefault(domain.name, (student, method))
+        if PartialState().is_main_process:
+            save_results(results, output / "results.json", about())
 
     # 5. The students with their cards, one table, one figure, one JSON.
     if PartialState().is_main_process:
-        output = Path(experiment.output_dir)
         for name, (student, method) in shipped.items():
             student.save_pretrained(output / name)
             write_card(
@@ -92,12 +95,8 @@ def main() -> None:
                 data=[f"{name} ({SYNTHETIC})" if experiment.data == SYNTHETIC else name],
                 training=training_of(experiment),
             )
-        packages = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
-        versions = {"seqkd": __version__, **packages, "python": platform.python_version()}
-        about = {"command": " ".join(sys.argv), "versions": versions}
-        save_results(results, output / "results.json", about)
-        figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
         print("\n" + table(results))
+        figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
         print(f"The students with their cards, results.json and accuracy_against_cost.png are in {output}.")
 
 
@@ -139,6 +138,13 @@ def describe(config: TeacherConfig) -> str:
 def training_of(experiment: Experiment) -> dict:
     weights = {name: getattr(experiment, name) for name in ("method_weight", "label_weight", "warm_start")}
     return {**experiment.training, **experiment.distillation, **experiment.distilled_model, **weights}
+
+
+def about() -> dict:
+    """The command and the versions that results belong to."""
+    packages = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
+    versions = {"seqkd": __version__, **packages, "python": platform.python_version()}
+    return {"command": " ".join(sys.argv), "versions": versions}
 
 
 def say(text: str) -> None:

@@ -132,12 +132,19 @@ def test_no_complete_checkpoint_is_an_error_that_says_what_to_do(tmp_path):
 )
 def test_rotation_keeps_the_best_and_the_newest(tmp_path, limit, keep, left):
     steps(tmp_path, 1, 2, 10, 11)
-    rotate(tmp_path, limit, str(tmp_path / f"checkpoint-{keep}") if keep else None)
+    newest = tmp_path / "checkpoint-11"
+    rotate(tmp_path, limit, [str(newest), str(tmp_path / f"checkpoint-{keep}") if keep else None])
     assert names(tmp_path) == [f"checkpoint-{number}" for number in left]
+
+
+def test_rotation_keeps_what_was_just_written_beside_an_earlier_run(tmp_path):
+    steps(tmp_path, 10, 500)
+    rotate(tmp_path, 1, [str(tmp_path / "checkpoint-10"), None])
+    assert names(tmp_path) == ["checkpoint-10"]
 
 
 def test_rotation_knows_the_best_one_by_a_relative_path_too(tmp_path, monkeypatch):
     steps(tmp_path, 1, 2, 3)
     monkeypatch.chdir(tmp_path)
-    rotate(tmp_path, 1, "checkpoint-1")
+    rotate(tmp_path, 1, ["checkpoint-3", "checkpoint-1"])
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-3"]

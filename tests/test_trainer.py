@@ -204,7 +204,8 @@ trainer = DistillationTrainer(tiny_distiller(split, candidates), settings, *part
 trainer.train()
 metrics = trainer.evaluate()
 total = {name: float(tensor.double().abs().sum()) for name, tensor in trainer.model.student.state_dict().items()}
-losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+history = [entry for entry in trainer.state.log_history if "loss" in entry]
+losses = [entry[name] for entry in history for name in ("loss", "loss_label", "loss_ckd_mdsr")]
 path = f"{folder}/rank{trainer.args.process_index}.json"
 json.dump({"metrics": metrics, "total": total, "losses": losses, "world": trainer.args.world_size}, open(path, "w"))
 """

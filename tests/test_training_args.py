@@ -34,3 +34,9 @@ def test_the_number_of_processes_that_was_asked_for_is_checked(tmp_path):
     assert arguments(tmp_path, num_processes=None).num_processes is None
     with pytest.raises(ConfigError, match=r"asked for num_processes=4, but the launcher started 1.*accelerate launch"):
         arguments(tmp_path, num_processes=4)
+
+
+def test_a_token_or_a_push_is_no_setting(tmp_path):
+    for setting in ({"hub_token": "hf_x"}, {"push_to_hub": True}):
+        with pytest.raises(ConfigError, match="seqkd push"):
+            DistillationArguments(output_dir=str(tmp_path), use_cpu=True, **setting)

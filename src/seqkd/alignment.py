@@ -36,8 +36,7 @@ def require_same_queries(answered: int, split: Split, part: str, teacher: str) -
     Raises:
         KnowledgeError: the numbers differ.
     """
-    rows = {"train": split.train, "valid": split.valid, "test": split.test}[part]
-    asked = SequenceDataset(rows, len(split.catalogue)).num_queries
+    asked = SequenceDataset(split.part(part), len(split.catalogue)).num_queries
     if answered != asked:
         raise KnowledgeError(f"{teacher} answers {answered} queries of {part}, but this split asks {asked}.")
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import CheckpointError
@@ -74,13 +75,13 @@ def last_complete(output_dir: str | os.PathLike) -> Path:
     raise CheckpointError(f"no complete checkpoint in {output_dir}. Start without resume_from_checkpoint.")
 
 
-def rotate(output_dir: str | os.PathLike, limit: int | None, keep: str | None) -> None:
-    """Delete the oldest checkpoints beyond `limit`, but never `keep` (the best one) nor the newest."""
+def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Sequence[str | None]) -> None:
+    """Delete the oldest checkpoints beyond `limit`, but none of `keep` (the one just written, the best one)."""
     if not limit or limit < 0:
         return
-    best = Path(keep).resolve() if keep else None
+    kept = {Path(folder).resolve() for folder in keep if folder}
     folders = checkpoints(output_dir)
-    spare = [folder for folder in folders[:-1] if folder.resolve() != best]
+    spare = [folder for folder in folders if folder.resolve() not in kept]
     for folder in spare[: max(0, len(folders) - limit)]:
         shutil.rmtree(folder)
 

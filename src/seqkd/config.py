@@ -113,6 +113,8 @@ class Experiment:
             raise ConfigError(
                 "there is no teacher. Add teachers, e.g. --config configs/ckd_mdsr/sasrec_synthetic.yaml."
             )
+        if self.student.type != "sasrec":
+            raise ConfigError(f"student.type must be 'sasrec', got {self.student.type!r}.")
         for name, teacher in self.teachers.items():
             if teacher.type not in ("sasrec", "unisrec"):
                 raise ConfigError(f"teachers.{name}.type must be 'sasrec' or 'unisrec', got {teacher.type!r}.")

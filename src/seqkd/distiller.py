@@ -44,6 +44,8 @@ class Distiller(nn.Module):
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.methods}
         self.label_weight = label_weight
         self.knowledge = dict(knowledge or {})
+        if {"label", "loss"} & set(taught):
+            raise ConfigError("a method cannot be called 'label' or 'loss': these are terms of the loss already.")
         unknown = set(weights or {}) - set(self.methods)
         if unknown:
             raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
@@ -68,7 +70,7 @@ class Distiller(nn.Module):
                 knowledge.check(catalogue=self.student.catalogue)
 
     def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add every teacher's rows for the queries of a batch, as `teacher/table`; before the batch leaves the CPU."""
+        """Add every teacher's rows for the queries of a batch, as `teacher/table`."""
         for teacher, knowledge in self.knowledge.items():
             for table in self.tables:
                 if table.startswith("query_"):

@@ -77,7 +77,8 @@ def rank_targets(
     rows = Subset(dataset, range(shard[0], len(dataset), shard[1]))
     loader = DataLoader(rows, batch_size=batch_size, collate_fn=model.collator(seen=history == "masked"))
     was_training = model.training
-    model.eval()
+    if was_training:  # a model that is in evaluation already may hold its items ready
+        model.eval()
     ranks, targets, lengths = [], [], []
     for batch in loader:
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
@@ -88,7 +89,8 @@ def rank_targets(
         ranks.append(ranks_from_scores(scores, batch["targets"], ties="against").clamp(max=depth).cpu())
         targets.append(batch["targets"].cpu())
         lengths.append(batch["position_ids"].flatten()[batch["query_index"]].cpu() + 1)
-    model.train(was_training)
+    if was_training:
+        model.train()
     labelled = torch.cat(targets) != UNLABELLED if targets else torch.zeros(0, dtype=torch.bool)
 
     def column(parts: list[torch.Tensor]) -> np.ndarray:

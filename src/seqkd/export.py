@@ -78,14 +78,16 @@ def export(
     interview = Interview(recommender, rows, tables, min(k, len(catalogue)), batch_size, filter_seen, dtype)
     pieces = interview.pieces(shard_rows)
     was_training = recommender.training
-    recommender.eval()
+    if was_training:
+        recommender.eval()
     try:
         if folder is None:
             answers = [interview.answer(piece) for piece in pieces]
         else:
             write(folder, source, catalogue, pieces, interview.answer, resume=True)
     finally:
-        recommender.train(was_training)
+        if was_training:
+            recommender.train()
         interview.progress.close()
     if folder is not None:
         knowledge = Knowledge.from_pretrained(folder)

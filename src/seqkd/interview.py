@@ -89,7 +89,7 @@ class Interview:
             at = batch["query_ids"] - piece.start
             asked[at] = True
             if "query_embeddings" in tables:
-                tables["query_embeddings"][at] = self._fit(queries)
+                tables["query_embeddings"][at] = self._fit(queries / self.teacher.config.temperature)
             if "query_topk" in tables:
                 items, scores, bad = self._lists(queries, batch)
                 tables["query_topk"][at], tables["query_scores"][at] = items, scores

@@ -212,7 +212,7 @@ class Knowledge:
         return knowledge
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None, revision: str | None = None
+        self, repo_id: str, *, private: bool = True, token: str | bool | None = None, revision: str | None = None
     ) -> str:
         """Upload as a dataset repository with a card; returns the commit's address."""
         if self._folder is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from .configuration import RecommenderConfig
 from .curriculum import Curriculum
 from .distiller import Distiller
 from .ensemble import assemble, ensemble
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .export import export
 from .interactions import ITEMS
 from .knowledge import Knowledge
@@ -61,9 +62,7 @@ class Domain:
         return len(self.split.catalogue)
 
     def part(self, name: str) -> SequenceDataset:
-        return SequenceDataset(
-            {"train": self.split.train, "valid": self.split.valid, "test": self.split.test}[name], self.num_items
-        )
+        return SequenceDataset(self.split.part(name), self.num_items)
 
 
 def check(experiment: Experiment) -> None:
@@ -92,6 +91,8 @@ def load_domains(experiment: Experiment) -> dict[str, Domain]:
     reads_text = any(teacher.type == "unisrec" for teacher in experiment.teachers.values())
     domains = {}
     for name, market in markets.items():
+        if not re.fullmatch(r"\w[\w. &+-]*", name):
+            raise DataError(f"domain {name!r} cannot name a folder. Rename it with load_interactions(..., domain=...).")
         split = split_by(market, experiment.protocol)
         logger.info("%s: %s", name, split.report)
         nothing = np.zeros((len(split.catalogue), 0), dtype=np.float32)
@@ -115,6 +116,10 @@ def features_of(items: Dataset, text: TextConfig) -> np.ndarray:
         name = minilm_folder() if text.encoder == "minilm" else text.encoder
         vectors = encode_texts(
             texts, name, pooling=text.pooling, max_length=text.max_length, cache_dir=Path(HF_HOME) / "seqkd"
+        )
+    if not vectors.any():
+        raise ConfigError(
+            "no item has a text, but a teacher reads texts. Add an item table with titles, or use sasrec teachers only."
         )
     scale = np.sqrt(np.square(vectors).mean(axis=1, keepdims=True))
     return vectors / np.maximum(scale, 1e-12)

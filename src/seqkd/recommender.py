@@ -109,7 +109,7 @@ class RecommenderModel(PreTrainedModel):
         """
         config = self.config
         if config.loss_type == "softmax":
-            return losses.softmax(query_embeddings / config.temperature, self.item_embeddings(), targets)
+            return -self.catalogue_log_probs(query_embeddings, targets[:, None]).squeeze(1)
         if config.loss_type == "sampled_softmax":
             negatives, log_q = losses.sample_by_count(self.item_counts, config.num_negatives)  # (N,), (I+1,)
             logits = self.score(query_embeddings, negatives)  # (Q, N)
@@ -186,15 +186,19 @@ class RecommenderModel(PreTrainedModel):
             )
         encoded = [rows[rows != PADDING] for rows in encoded]
         items, scores = [], []
+        # a batch of scores over the whole catalogue is held at a time: no more than 2^26 of them
+        batch_size = max(1, min(batch_size, 2**26 // (len(catalogue) + 1)))
         was_training = self.training
-        self.eval()
+        if was_training:
+            self.eval()
         for at in range(0, len(encoded), batch_size):
             part_items, part_scores = self._recommend_rows(
                 encoded[at : at + batch_size], min(k, len(catalogue)), filter_seen
             )
             items += [catalogue.decode(row) for row in part_items]
             scores += part_scores
-        self.train(was_training)
+        if was_training:
+            self.train()
         return Recommendations(items, scores, [len(rows) == 0 for rows in encoded])
 
     def _recommend_rows(

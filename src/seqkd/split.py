@@ -44,6 +44,10 @@ class Split:
     domain: str
     report: dict[str, int] = field(default_factory=dict)
 
+    def part(self, name: str) -> Dataset:
+        """`train`, `valid` or `test` by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the catalogue and all rows: equal exactly when query ids mean the same."""
@@ -117,7 +121,7 @@ def combine(splits: Sequence[Split]) -> Split:
     for name in PARTS:
         tables, items, queries = [], 0, 0
         for split in splits:
-            table = table_of({"train": split.train, "valid": split.valid, "test": split.test}[name]).combine_chunks()
+            table = table_of(split.part(name)).combine_chunks()
             tables.append(_shifted(table, split.domain, items, queries))
             items, queries = items + len(split.catalogue), queries + _query_count(table)
         parts.append(Dataset(pa.concat_tables(tables).combine_chunks()))

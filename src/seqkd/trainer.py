@@ -105,6 +105,7 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
         """Fetch the micro-batches of one step and tell each about the whole: its labels and how many queries it has."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._terms_steps += 1
         batches = [self.model.look_up(self._unlock(batch)) for batch in batches]
         targets = torch.cat([batch["targets"] for batch in batches]).to(device)
         if self.args.world_size > 1:
@@ -153,10 +154,10 @@ class DistillationTrainer(Trainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        steps = self.state.global_step - self._terms_steps
-        if "loss" in logs and self._terms and steps:
-            logs |= {f"loss_{name}": round(float(total) / steps, 5) for name, total in self._terms.items()}
-            self._terms, self._terms_steps = {}, self.state.global_step
+        if "loss" in logs and self._terms:
+            sums = self.accelerator.reduce(torch.stack([*self._terms.values()]), reduction="sum").tolist()
+            logs |= {f"loss_{name}": round(s / self._terms_steps, 5) for name, s in zip(self._terms, sums, strict=True)}
+            self._terms, self._terms_steps = {}, 0
         super().log(logs, start_time)
 
     # ---- evaluation -------------------------------------------------------------------------------------------
@@ -210,10 +211,10 @@ class DistillationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder, student = Path(resume_from_checkpoint), self.model.student
         saved = type(student).from_pretrained(folder)
-        if saved.config.num_items != student.config.num_items:
+        if saved.catalogue != student.catalogue or saved.config.num_items != student.config.num_items:
             raise CheckpointError(
-                f"{folder} holds {saved.config.num_items} items, the student {student.config.num_items}. "
-                "Resume with the data the run was started with."
+                f"{folder} is about {saved.catalogue or saved.config.num_items}, the student about "
+                f"{student.catalogue or student.config.num_items}. Resume with the data the run was started with."
             )
         student.load_state_dict(saved.state_dict())
         if self.model.methods.state_dict():
@@ -232,5 +233,6 @@ class DistillationTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder = str(self.args.output_dir)
-            write_manifest(os.path.join(folder, f"checkpoint-{self.state.global_step}"))
-            rotate(folder, limit, self.state.best_model_checkpoint)
+            newest = os.path.join(folder, f"checkpoint-{self.state.global_step}")
+            write_manifest(newest)
+            rotate(folder, limit, keep=(newest, self.state.best_model_checkpoint))

@@ -41,6 +41,11 @@ class DistillationArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.push_to_hub or self.hub_token:
+            raise ConfigError(
+                "push with `seqkd push FOLDER NAME`; a token comes from `hf auth login`, never from settings."
+            )
+        self._n_gpu = min(self.n_gpu, 1)  # DataParallel would cut a packed batch; several devices want a launcher
         if self.history not in ("masked", "unmasked"):
             raise ConfigError(f"history must be 'masked' or 'unmasked', got {self.history!r}.")
         if self.num_processes is not None and self.num_processes != self.world_size:

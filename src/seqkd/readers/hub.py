@@ -45,7 +45,8 @@ def download(source: str) -> Path | None:
     """
     repo, revision, inside = _parts(source)
     try:
-        folder = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=PATTERNS)) / inside
+        patterns = [inside, *(f"{inside}/{pattern}" for pattern in PATTERNS)] if inside else PATTERNS
+        folder = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)) / inside
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise DataError(
             f"{source} is neither here nor a data set that the Hub gives out ({type(error).__name__}). "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -302,3 +303,14 @@ def test_a_fresh_process_recommends_the_same(tmp_path):
     expected = model.recommend([["item-3", "item-1"], []], k=4)
     assert items == expected.item_ids
     assert scores[0] == pytest.approx(expected.scores[0], abs=1e-5)
+
+
+def test_the_padding_item_counts_in_the_softmax_only_when_asked():
+    """Four equal logits beside padding's: -log(1/3) masked, -log(1/4) as RecBole does."""
+    for masked, classes in ((True, 3), (False, 4)):
+        model = SASRecModel(SASRecConfig(num_items=3, hidden_size=4, mask_padding_logit=masked))
+        torch.nn.init.zeros_(model.item_embedding.weight)
+        queries, targets = torch.ones(2, 4), torch.tensor([1, 3])
+        expected = torch.full((2,), math.log(classes))
+        torch.testing.assert_close(model.loss(queries, targets), expected)
+        torch.testing.assert_close(-model.catalogue_log_probs(queries, targets[:, None]).squeeze(1), expected)

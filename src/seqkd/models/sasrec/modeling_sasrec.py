@@ -79,11 +79,9 @@ class SASRecModel(RecommenderModel):
     def _comparable(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings, dim=-1) if self.config.similarity == "cosine" else embeddings
 
-    def loss(self, query_embeddings: Tensor, targets: Tensor) -> Tensor:
-        if self.config.loss_type == "softmax" and not self.config.mask_padding_logit:
-            queries = query_embeddings / self.config.temperature
-            return losses.softmax(queries, self.item_embeddings(), targets, mask_padding=False)
-        return super().loss(query_embeddings, targets)
+    def catalogue_log_probs(self, query_embeddings: Tensor, item_ids: Tensor) -> Tensor:
+        queries, masked = query_embeddings / self.config.temperature, self.config.mask_padding_logit
+        return losses.catalogue_log_probs(queries, self.item_embeddings(), item_ids, mask_padding=masked)
 
     def collator(self, *, tail: bool = False, seen: bool = False) -> QueryCollator:
         return QueryCollator(
