@@ -62,6 +62,7 @@ VARIANTS: dict[str, tuple[dict, dict, list[str] | None]] = {
     "no tail queries": ({}, {"distillation": {"tail_queries": False}}, None),
     "no warm start": ({}, {"warm_start": False}, None),
 }
+WIDE = {"hidden_size": 128, "similarity": "cosine", "temperature": 0.07, "attention_probs_dropout_prob": 0.0}
 TAUGHT_BY = ["unisrec", "unisrec_1"]
 DOT = (
     "student alone, dot product"  # the other similarity, tuned in the same search: stronger where history is not masked
@@ -90,7 +91,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     experiment = read_experiment(["--config", CONFIG])
-    experiment.training["disable_tqdm"] = True
+    experiment.training |= {"disable_tqdm": True, "use_cpu": True}
+    experiment.teachers["sasrec"] = TeacherConfig("sasrec", WIDE)
     domains = load_domains(experiment)
     domain, output = domains[options.domain], Path(experiment.output_dir)
     log = FOLDER / f"{options.domain}.jsonl"

@@ -6,26 +6,42 @@ alone with cosine and with dot product, and which variant is shown first. Test d
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+import torch
+from transformers import AutoModel
+
+from seqkd.config import read_experiment
+from seqkd.cost import measure_cost
 from seqkd.figure import figure
 from seqkd.report import relative_gain, table
 from seqkd.results import Result, Spread, Summary, summarise
+from seqkd.splits import leave_one_out, load_markets
 
 FOLDER = Path("benchmarks/results/amazon")
 METRIC = "ndcg@10"
+CONFIG = "configs/ckd_mdsr/sasrec_amazon.yaml"
 BASELINES = ("student alone", "student alone, dot product")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure-cost", action="store_true", help="time the saved models again, on a quiet machine")
+    if parser.parse_args().measure_cost:
+        measure_costs()
+    costs = json.loads((FOLDER / "cost.json").read_text(encoding="utf-8"))
     results = []
     for path in sorted(FOLDER.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             entry.pop("about")
+            entry["ms_per_user"] = costs[entry["domain"]][
+                entry["model"] if entry["model"].startswith("teacher") else "student"
+            ]
             results.append(Result(**entry))
     rows = {(s.first.model, s.first.domain, s.first.split, s.first.history): s for s in summarise(results)}
     baselines = {domain: baseline(rows, domain) for domain in sorted({r.domain for r in results})}
@@ -44,6 +60,24 @@ def main() -> None:
     (FOLDER / "tables.md").write_text(text, encoding="utf-8")
     figure([r for r in shown if r.history == "masked"], FOLDER / "accuracy_against_cost.png")
     print(text)
+
+
+def measure_costs() -> None:
+    """Latency of the models of seed 0, taken in one go: trainings ran side by side, so theirs are not comparable.
+
+    All students are one architecture and cost the same; it is measured on the student alone.
+    """
+    torch.set_num_threads(1)
+    experiment = read_experiment(["--config", CONFIG])
+    output, costs = Path(experiment.output_dir), {}
+    for name, market in load_markets(experiment.data).items():
+        split = leave_one_out(market)
+        histories = [split.catalogue.decode(row[:-1]) for row in split.test["item_ids"][:256]]
+        folders = {f"teacher {t}": output / "teachers" / f"{name}-{t}-0" for t in (*experiment.teachers, "sasrec")}
+        folders["student"] = max((output / "runs" / f"{name}-alone-0").glob("checkpoint-*"))
+        models = {label: AutoModel.from_pretrained(folder).eval() for label, folder in folders.items()}
+        costs[name] = {label: measure_cost(model, histories, repeats=15).ms_per_user for label, model in models.items()}
+    (FOLDER / "cost.json").write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
 
 
 def baseline(rows: dict, domain: str) -> str:
