@@ -138,7 +138,7 @@ def test_embedding_tables_give_the_scores(tmp_path):
         model, split.train, split=split, part="train", tables=names, dtype=torch.float32, folder=tmp_path, shard_rows=5
     )
     assert knowledge.tables["item_embeddings"].shape == (8, 3) and knowledge.tables["query_embeddings"].shape == (13, 3)
-    scores = knowledge.table("query_embeddings") @ knowledge.table("item_embeddings").T / 0.5
+    scores = knowledge.table("query_embeddings") @ knowledge.table("item_embeddings").T  # temperature is in the queries
     best = scores[:, 1:].topk(NUM_ITEMS, dim=1)
     assert torch.equal(knowledge.table("query_topk").long(), best.indices + 1)
     torch.testing.assert_close(knowledge.table("query_scores"), best.values)

@@ -105,12 +105,17 @@ class QueryCollator:
         row, column, width = self._layout(lengths)
         height = int(row.max(initial=-1)) + 1
 
+        sizes = np.array([len(s.item_ids) for s in sequences], dtype=np.int64)
+        items = np.concatenate(
+            [s.item_ids for s in sequences] or [np.zeros(0, np.int64)]
+        )  # all rows, one after the other
+        base = np.cumsum(sizes) - sizes  # where each begins
+
         sequence = np.repeat(np.arange(len(sequences)), lengths)
         within = _ranges(lengths)
         slot = (row * width + column)[sequence] + within
         batch = np.zeros((3, height * width), dtype=np.int64)
-        if len(slot):
-            batch[0, slot] = np.concatenate([s.item_ids[a:b] for s, a, b in zip(sequences, start, end, strict=True)])
+        batch[0, slot] = items[(base + start)[sequence] + within]
         batch[1, slot] = sequence + 1
         newest_last = self.max_length + 1 - lengths if self.padding_side == "left" else np.zeros_like(lengths)
         batch[2, slot] = within + newest_last[sequence]
@@ -120,21 +125,20 @@ class QueryCollator:
         owner = np.repeat(np.arange(len(sequences)), asked)
         position = first[owner] + _ranges(asked)
         query_start = np.array([s.query_start - s.first_target for s in sequences], dtype=np.int64)
-        padded = [
-            np.append(s.item_ids[p : p + n], UNLABELLED)[:n] for s, p, n in zip(sequences, first, asked, strict=True)
-        ]
+        known = position < sizes[owner]
+        targets = np.full(len(owner), UNLABELLED, dtype=np.int64)
+        targets[known] = items[(base[owner] + position)[known]]
         out = {
             "item_ids": batch[0].reshape(height, width),
             "sequence_ids": batch[1].reshape(height, width),
             "position_ids": batch[2].reshape(height, width),
             "query_index": (row * width + column - start)[owner] + position - 1,
-            "targets": np.concatenate(padded).astype(np.int64) if padded else np.zeros(0, np.int64),
+            "targets": targets,
             "query_ids": query_start[owner] + position,
         }
         if self.seen:
             out["seen_query"] = np.repeat(np.arange(len(owner)), position)
-            histories = [sequences[i].item_ids[:p] for i, p in zip(owner.tolist(), position.tolist(), strict=True)]
-            out["seen_items"] = np.concatenate(histories).astype(np.int64) if histories else np.zeros(0, np.int64)
+            out["seen_items"] = items[np.repeat(base[owner], position) + _ranges(position)].astype(np.int64)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in out.items()}
 
     def _layout(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -59,7 +59,7 @@ def rank_targets(
     *,
     history: str = "masked",
     depth: int = 50,
-    batch_size: int = 256,
+    batch_size: int = 512,
     shard: tuple[int, int] = (0, 1),
 ) -> Ranks:
     """Rank the target of every labelled query among the whole catalogue.

@@ -88,9 +88,8 @@ class RecommenderModel(PreTrainedModel):
             item_ids: `(C,)` candidates shared by all queries, or `(Q, C)` candidates of each.
         """
         items = self.item_embeddings(item_ids)  # (I+1, D), (C, D) or (Q, C, D)
-        shared = items.dim() == 2
-        logits = query_embeddings @ items.T if shared else torch.einsum("qd,qcd->qc", query_embeddings, items)
-        logits = logits / self.config.temperature
+        queries = query_embeddings / self.config.temperature  # not the logits: there are many more of them
+        logits = queries @ items.T if items.dim() == 2 else torch.einsum("qd,qcd->qc", queries, items)
         if item_ids is None:
             logits[:, PADDING] = torch.finfo(logits.dtype).min
         return logits

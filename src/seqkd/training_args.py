@@ -22,7 +22,7 @@ class DistillationArguments(TrainingArguments):
 
     output_dir: str | None = field(default="outputs")
     per_device_train_batch_size: int = field(default=256, metadata={"help": "Sequences, not queries."})
-    per_device_eval_batch_size: int = 256  # the scores of a batch stay small enough for the memory to be reused
+    per_device_eval_batch_size: int = 512  # the scores of a batch stay small enough for the memory to be reused
     learning_rate: float = 1e-3
     num_train_epochs: float = 100
     max_grad_norm: float = 0.0
