@@ -347,3 +347,8 @@ def test_the_example_runs_from_data_to_card_and_figure(tmp_path, market):
     typo = [*command, "--data", str(tmp_path), "--domains", '["filme"]']
     done = subprocess.run(typo, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: domains ['filme']")
+
+
+def test_resuming_an_experiment_is_refused_and_not_ignored(experiment):
+    with pytest.raises(ConfigError, match="does not resume"):
+        pipeline.check(replace(experiment, training={"resume_from_checkpoint": "runs/x"}))

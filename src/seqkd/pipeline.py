@@ -178,6 +178,11 @@ def arguments_for(experiment: Experiment, name: str, seed: int, *overrides: Mapp
     }
     for override in overrides:
         merged |= override
+    if merged.get("resume_from_checkpoint"):
+        raise ConfigError(
+            "an experiment trains several models and does not resume. Resume one of them in Python: "
+            "DistillationTrainer(...).train(resume_from_checkpoint=True)."
+        )
     # YAML reads an unquoted `no` as false
     merged = {key: "no" if key.endswith("_strategy") and value is False else value for key, value in merged.items()}
     folder = os.path.join(experiment.output_dir, "runs", name)
