@@ -1,7 +1,8 @@
 """The main result and its ablations: two Amazon domains, leave-one-out, full catalogue, everything chosen on valid.
 
     python benchmarks/amazon.py --domain amazon_scientific --seeds 0 1 2
-    python benchmarks/amazon.py --report
+    python benchmarks/amazon.py --domain amazon_office --seeds 0 1 2 --controls
+    python benchmarks/amazon_report.py --measure-cost
 
 One process trains one domain; results are appended to benchmarks/results/amazon/<domain>.jsonl as they come, and what
 is there already is not run again.

@@ -146,3 +146,10 @@ def test_import_alone_lets_the_auto_classes_load_a_model(model_folder):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["SASRecModel 3", "set()"]
+
+
+def test_a_folder_that_is_not_there_is_named_at_once(tmp_path, capsys):
+    (tmp_path / "films").mkdir()
+    assert cli.main(["recommend", str(tmp_path / "filme"), "--history", "a"]) == 2
+    told = capsys.readouterr().err
+    assert "there is no filme in" in told and "films" in told

@@ -58,6 +58,11 @@ def check(options: argparse.Namespace) -> None:
 def recommend(options: argparse.Namespace) -> None:
     """The best items for one history, in the ids of the data."""
     disable_progress_bar()
+    parent = os.path.dirname(options.model)
+    if parent and os.path.isdir(parent) and not os.path.exists(options.model):  # else the Hub would be asked for it
+        raise CheckpointError(
+            f"there is no {os.path.basename(options.model)} in {parent}, which holds {sorted(os.listdir(parent))[:5]}."
+        )
     model = AutoModel.from_pretrained(options.model, revision=options.revision)
     if not isinstance(model, RecommenderModel):
         raise CheckpointError(f"{options.model} is a {type(model).__name__}, which does not recommend items.")
