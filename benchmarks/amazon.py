@@ -32,7 +32,7 @@ from seqkd.pipeline import (
     distil,
     histories_of,
     load_domains,
-    pretrain_unisrec,
+    pretrain_teacher,
     teach,
     train_alone,
     train_teacher,
@@ -160,7 +160,7 @@ def main() -> None:
             started = time.time()
             changed = replace(experiment, method={**experiment.method, **method_changes}, **changes)
             method, knowledge = teach(changed, domain, asked)
-            record(distil(changed, domain, seed, method, knowledge, asked), name, "distilled", seed, started)
+            record(distil(changed, domain, seed, method, knowledge, asked).student, name, "distilled", seed, started)
 
 
 def fold(model: UniSRecModel, domain: Domain) -> SASRecModel:
@@ -194,7 +194,7 @@ def fold(model: UniSRecModel, domain: Domain) -> SASRecModel:
 def pretrain_once(experiment, domains, name, folder):
     """Pre-trained weights do not depend on the seed of what follows: one pre-training serves all."""
     if not (folder / "config.json").exists():
-        model = pretrain_unisrec(experiment, domains, name, experiment.teachers[name])
+        model = pretrain_teacher(experiment, domains, name)
         model.save_pretrained(folder)
     return UniSRecForPretraining.from_pretrained(folder)
 

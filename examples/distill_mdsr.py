@@ -7,34 +7,30 @@ accelerate launch examples/distill_mdsr.py --config configs/ckd_mdsr/sasrec_amaz
 
 from __future__ import annotations
 
-import platform
 import sys
-import time
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
 from accelerate import PartialState
 
-from seqkd import __version__
 from seqkd.config import Experiment, TeacherConfig, read_experiment
-from seqkd.cost import measure_cost
 from seqkd.errors import SeqKDError
-from seqkd.evaluation import rank_targets
 from seqkd.figure import figure
+from seqkd.figure_weights import weights_figure
 from seqkd.model_card import write_card
 from seqkd.pipeline import (
     SYNTHETIC,
-    Domain,
+    about,
     distil,
-    histories_of,
-    load_domains,
-    pretrain_unisrec,
+    measure,
+    prepare,
+    pretrain_teacher,
+    say,
     teach,
     train_alone,
     train_teacher,
 )
-from seqkd.recommender import RecommenderModel
+from seqkd.processes import leave_process_group
 from seqkd.report import table
 from seqkd.results import Result, save_results
 
@@ -43,7 +39,7 @@ DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ckd_mdsr" / "sasrec
 
 def main() -> None:
     experiment = read_experiment(default=DEFAULT)
-    domains = load_domains(experiment)
+    domains = prepare(experiment)
     output = Path(experiment.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
@@ -54,7 +50,7 @@ def main() -> None:
     for name, config in experiment.teachers.items():
         if config.pretraining is not None and config.pretrained is None:
             say(f"pre-training teacher {name} on {', '.join(domains)}")
-            pretrained[name] = pretrain_unisrec(experiment, domains, name, config)
+            pretrained[name] = pretrain_teacher(experiment, domains, name)
 
     for domain, seed in product([domains[name] for name in experiment.domains or domains], experiment.seeds):
         # 2. Each teacher is fine-tuned on the domain.
@@ -74,8 +70,8 @@ def main() -> None:
         results += measure(alone, "student alone", "student", experiment, domain, seed)
 
         say(f"{domain.name}, seed {seed}: distilling the student")
-        student = distil(experiment, domain, seed, method, knowledge, teachers)
-        results += measure(student, "student distilled", "distilled", experiment, domain, seed)
+        student, weights = distil(experiment, domain, seed, method, knowledge, teachers)
+        results += measure(student, "student distilled", "distilled", experiment, domain, seed, weights)
         shipped.setdefault(domain.name, (student, method))
         if PartialState().is_main_process:
             save_results(results, output / "results.json", about())
@@ -97,35 +93,9 @@ def main() -> None:
             )
         print("\n" + table(results))
         figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
-        print(f"The students with their cards, results.json and accuracy_against_cost.png are in {output}.")
-
-
-def measure(
-    model: RecommenderModel, name: str, role: str, experiment: Experiment, domain: Domain, seed: int
-) -> list[Result]:
-    """Test metrics with the history masked and not, and what serving costs."""
-    cost = measure_cost(model, histories_of(domain, "test", 256))
-    found = []
-    for history in ("masked", "unmasked"):
-        ranks = rank_targets(model, domain.part("test"), history=history)
-        found.append(
-            Result(
-                model=name,
-                role=role,
-                domain=domain.name,
-                data=f"{SYNTHETIC} market, seed 0" if experiment.data == SYNTHETIC else domain.name,
-                seed=seed,
-                split="test",
-                protocol=domain.split.protocol,
-                history=history,
-                metrics=ranks.metrics(),
-                num_users=len(domain.split.test),
-                num_queries=len(ranks.ranks),
-                **cost._asdict(),
-            )
-        )
-    say(f"{domain.name}, seed {seed}: {name} has test NDCG@10 {found[0].metrics['ndcg@10']:.4f} (history masked)")
-    return found
+        if any(result.teacher_weights for result in results):  # one teacher alone is not weighed
+            weights_figure(results, output / "teacher_weights.png")
+        print(f"The students with their cards, results.json and the figures are in {output}.")
 
 
 def describe(config: TeacherConfig) -> str:
@@ -140,19 +110,9 @@ def training_of(experiment: Experiment) -> dict:
     return {**experiment.training, **experiment.distillation, **experiment.distilled_model, **weights}
 
 
-def about() -> dict:
-    """The command and the versions that results belong to."""
-    packages = {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")}
-    versions = {"seqkd": __version__, **packages, "python": platform.python_version()}
-    return {"command": " ".join(sys.argv), "versions": versions}
-
-
-def say(text: str) -> None:
-    PartialState().print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
-
-
 if __name__ == "__main__":
     try:
         main()
     except SeqKDError as error:
         sys.exit(f"error: {error}")
+    leave_process_group()

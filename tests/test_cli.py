@@ -118,7 +118,7 @@ def test_convert_gives_a_model_folder(golden, tmp_path, capsys):
 
 
 def test_a_command_is_needed():
-    for arguments in ([], ["recomend"], ["convert", "recformer", "a", "b"]):
+    for arguments in ([], ["recomend"], ["convert", "bert4rec", "a", "b"]):
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)
         assert stop.value.code == 2

@@ -41,6 +41,7 @@ def test_three_sequences_by_hand():
         "query_index": [4, 5, 2, 3, 6],
         "targets": [6, 7, 4, 9, 4],
         "query_ids": [0, 1, 10, 11, 20],
+        "history_lengths": [1, 2, 3, 4, 1],
     }
 
 

@@ -160,6 +160,25 @@ def test_a_method_with_a_loss_of_its_own_is_a_mean_over_all_queries(split, batch
     torch.testing.assert_close(method.scale.grad, 0.1 * expected / 2.0)  # what a method learns is trained too
 
 
+class Telling(Squares):
+    """Tells the id of each query, which depends on no other query of the batch."""
+
+    def forward(self, student, batch, output, knowledge):
+        self.statistics = {"teacher/id": batch["query_ids"].float()}
+        return super().forward(student, batch, output, knowledge)
+
+
+def test_statistics_are_means_over_the_step_and_no_part_of_the_loss(split, batch):
+    student = still(split)
+    out = Distiller(student, {"telling": Telling()})(**batch)
+    assert set(out) == {"loss", "label", "telling", "telling/teacher/id"}
+    torch.testing.assert_close(out["telling/teacher/id"], batch["query_ids"].float().mean())
+    torch.testing.assert_close(out["loss"], out["label"] + out["telling"])
+    step = {"num_queries": torch.tensor(4.0 * len(batch["targets"]))}  # this batch is a quarter of the step
+    quarter = Distiller(student, {"telling": Telling()})(**batch, **step)
+    torch.testing.assert_close(4 * quarter["telling/teacher/id"], out["telling/teacher/id"])
+
+
 def test_parts_of_a_step_add_up_to_the_whole(split):
     """Rows with and without labels, in two micro-batches that know the size of the step."""
     student = still(split)
@@ -194,6 +213,11 @@ def test_a_batch_without_labels_teaches_without_them(split, batch):
 def test_a_weight_that_names_no_method_is_refused(split):
     with pytest.raises(ConfigError, match=r"weights name \['ckd_mrds'\], but the methods are \['squares'\]"):
         Distiller(still(split), {"squares": Squares()}, {"ckd_mrds": 0.5})
+
+
+def test_a_method_is_not_called_like_a_statistic(split):
+    with pytest.raises(ConfigError, match=r"name holds no '/'.*'kd/squares'"):
+        Distiller(still(split), {"kd/squares": Squares()})
 
 
 def test_a_method_that_reads_teachers_needs_one(split):

@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from seqkd import figure as module
+from seqkd import figure_style
 from seqkd.errors import ConfigError, DataError
 from seqkd.figure_labels import overlap
 from seqkd.results import Result
@@ -68,6 +69,32 @@ def test_figure_is_saved_and_labels_are_apart(tmp_path, monkeypatch):
     )  # .0671 / .0668 = 1.0045, .0681 / .0678 = 1.0044
 
 
+def test_close_points_are_named_in_the_clear(tmp_path, monkeypatch):
+    """Three teachers side by side with long error bars: names stand off, outside of bars, with a line."""
+    pytest.importorskip("matplotlib")
+    panels = []
+    place = module.place_labels
+    monkeypatch.setattr(
+        module, "place_labels", lambda axes, labels: (place(axes, labels), panels.append((axes, labels)))
+    )
+    costs = {"teacher unisrec": 30.0, "teacher recformer": 39.0, "teacher unim2rec": 48.0, "student alone": 2.1}
+    results = [
+        replace(RESULTS[0], model=name, megabytes=mb, seed=seed, metrics={"ndcg@10": 0.0696 + 0.003 * seed})
+        for name, mb in costs.items()
+        for seed in (0, 1)
+    ]
+    module.figure(results, tmp_path / "figure.png")
+    for axes, labels in panels:
+        texts = [text for text in axes.texts if text.get_text()]
+        boxes = [text.get_window_extent().extents for text in texts]
+        for label in labels:
+            (left, low), (right, high) = axes.transData.transform(
+                [(label.x, label.y - label.dy), (label.x, label.y + label.dy)]
+            )
+            assert all(overlap(box, (left - 1, low, right + 1, high)) == 0 for box in boxes)
+        assert all(overlap(box, axes.get_window_extent().extents) == pytest.approx(overlap(box, box)) for box in boxes)
+
+
 def test_overlap():
     assert overlap((0, 0, 2, 2), (1, 1, 5, 5)) == 1 and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
 
@@ -78,6 +105,6 @@ def test_what_cannot_be_drawn(tmp_path, monkeypatch):
         module.figure([RESULTS[0], replace(RESULTS[0], split="valid")], tmp_path / "x.png")
     with pytest.raises(DataError, match="mrr@10 was not measured"):
         module.figure(RESULTS, tmp_path / "x.png", "mrr@10")
-    monkeypatch.setattr(module, "Figure", None)
+    monkeypatch.setattr(figure_style, "Figure", None)
     with pytest.raises(ConfigError, match=r'pip install "seqkd\[plots\]"'):
         module.figure(RESULTS, tmp_path / "x.png")

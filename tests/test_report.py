@@ -66,6 +66,20 @@ def test_table():
         assert words in text
 
 
+def test_how_teachers_were_weighed_is_said_once():
+    def weighed(share):
+        names = ("confidence", "consistency", "weight", "leads")
+        return {"uni|srec": dict.fromkeys(names, share), "recformer": dict.fromkeys(names, 1 - share)}
+
+    taught = [replace(r, teacher_weights=weighed(0.2 + 0.4 * r.seed)) for r in RESULTS[:2]]  # .2 and .6
+    text = table([*taught, *RESULTS[2:], *(replace(r, history="unmasked") for r in taught)])
+    assert text.count("How the teachers were weighed") == 1 and text.count("| recformer |") == 1
+    rows = text.split("weighed")[1].splitlines()[4:6]
+    assert rows[0].count("0.400 ± 0.283") == 4 and r"uni\|srec" in rows[0]  # deviations of .2 each: .2 * sqrt(2)
+    assert rows[1].count("0.600 ± 0.283") == 4
+    assert "weighed" not in table(RESULTS)
+
+
 def test_every_protocol_has_a_table_of_its_own():
     text = table(
         [*RESULTS, *(replace(r, history="unmasked") for r in RESULTS), replace(RESULTS[0], protocol="temporal")]

@@ -85,6 +85,50 @@ def test_file_and_back(tmp_path):
         load_results(path)
 
 
+WEIGHED = {
+    "one": {"confidence": 0.5, "consistency": 0.25, "weight": 0.4, "leads": 1.0},
+    "two": {"confidence": 0.5, "consistency": 0.75, "weight": 0.6, "leads": 0.0},
+}
+
+
+def test_teacher_weights_survive_json_and_old_files_have_none(tmp_path):
+    taught = replace(ALONE, role="distilled", teacher_weights=WEIGHED)
+    assert Result.from_json(taught.to_json()) == taught and taught.teacher_weights == WEIGHED
+    save_results([taught, ALONE], tmp_path / "results.json", {})
+    assert load_results(tmp_path / "results.json") == [taught, ALONE]
+    assert "teacher_weights" not in ALONE.to_json() and ALONE.teacher_weights == {}
+
+
+@pytest.mark.parametrize(
+    "weights, words",
+    [
+        ({"one": {"weight": 0.5}}, r"teacher 'one' has \['weight'\]"),
+        ({"one": {**WEIGHED["one"], "leads": 40}}, "leads of teacher 'one' is 40.0. It is a share"),
+        ({"one": {**WEIGHED["one"], "weight": math.nan}}, "weight of teacher 'one' is nan"),
+    ],
+)
+def test_teacher_weights_that_are_refused(weights, words):
+    with pytest.raises(DataError, match=words):
+        replace(ALONE, teacher_weights=weights)
+
+
+@pytest.mark.parametrize("weights", ["[1]", '{"one": 1}', "null"])
+def test_broken_teacher_weights_in_a_file(weights):
+    text = ALONE.to_json()[:-1] + f', "teacher_weights": {weights}}}'
+    with pytest.raises(DataError, match="a result has the fields"):
+        Result.from_json(text)
+
+
+def test_teacher_weights_over_seeds():
+    other = {**WEIGHED, "one": {**WEIGHED["one"], "weight": 0.6}}
+    rows = summarise([replace(ALONE, teacher_weights=WEIGHED), replace(ALONE, seed=1, teacher_weights=other)])
+    weights = rows[0].teacher_weights()
+    assert weights["one"]["weight"] == pytest.approx((0.5, 0.1 * math.sqrt(2), 2))  # .4 and .6
+    assert weights["two"]["leads"] == (0.0, 0.0, 2)
+    with pytest.raises(DataError, match=r"was taught by \['one', 'two'\] with seed 0, but by \[\] with seed 1"):
+        summarise([replace(ALONE, teacher_weights=WEIGHED), replace(ALONE, seed=1)])
+
+
 def test_mean_and_deviation_over_seeds():
     values = (0.06, 0.07, 0.11)  # mean .08, squares .0004 + .0001 + .0009 = .0014, / 2 = .0007
     rows = summarise([replace(ALONE, seed=s, metrics={"ndcg@10": v}) for s, v in enumerate(values)])

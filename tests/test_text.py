@@ -36,8 +36,12 @@ def test_item_text_names_the_column_and_the_item(value, message):
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"), [("one", "list of strings"), (["a", None], "text 1 is NoneType"), (["a\0"], "text 0 .*NUL")]
-)
+    ("texts", "message"),
+    [
+        ("one", "list of strings"), (["a", None], "text 1 is NoneType"), (["a", b"b"], "text 1 is bytes"),
+        ([float("nan")], "text 0 is float"), (["a\0"], "text 0 .*NUL"), (["a", "\ud83d"], "text 1 is no valid Unicode"),
+    ],
+)  # fmt: skip
 def test_bad_texts_are_refused_before_the_model_loads(texts, message):
     with pytest.raises(DataError, match=message):
         encode_texts(texts, "no/such-model")
@@ -81,8 +85,8 @@ def test_vectors_carry_meaning(minilm):
 
 def test_a_million_tokens_cost_no_more_than_a_page(minilm):
     start = time.perf_counter()
-    vectors = encode_texts(["word " * 1_000_000], minilm, pooling="mean", max_length=64)
-    assert time.perf_counter() - start < 10 and np.isfinite(vectors).all()
+    vectors = encode_texts(["word " * 1_000_000, "x" * 1_000_000], minilm, pooling="mean", max_length=64)
+    assert time.perf_counter() - start < 10 and np.isfinite(vectors).all() and vectors.any(axis=1).all()
 
 
 def test_the_cache_answers_only_the_same_question(minilm, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from transformers import AutoModel
 from seqkd.distiller import Distiller
 from seqkd.errors import CheckpointError, ConfigError, SeqKDError
 from seqkd.evaluation import rank_targets
+from seqkd.teacher_weights import STATISTICS, teacher_weights_of
 from seqkd.trainer import DistillationTrainer
 
 from .tiny import arguments, parts, tiny_distiller, tiny_sasrec, tiny_split
@@ -55,6 +56,28 @@ def test_accumulation_equals_one_batch(tmp_path, candidates, curriculum):
     assert losses(four, "loss_ckd_mdsr") == pytest.approx(losses(one, "loss_ckd_mdsr"), abs=2e-5)
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(four)[name], tensor, atol=2e-4, rtol=1e-3)
+    whole, parted = (teacher_weights_of(trainer.state.log_history) for trainer in (one, four))
+    assert set(whole) == {"one", "two"}
+    for teacher, told in whole.items():
+        assert parted[teacher] == pytest.approx(told, abs=2e-5)
+    for name in STATISTICS:
+        assert whole["one"][name] + whole["two"][name] == pytest.approx(1, abs=2e-5)
+
+
+def test_teacher_weights_are_means_over_the_queries_of_an_epoch(tmp_path, monkeypatch):
+    """What the log says after one step is what the method said about every query of it."""
+    told = []
+    distiller = tiny_distiller(tiny_split(), "catalogue", curriculum=None)
+    method = distiller.methods["ckd_mdsr"]
+    forward = method.forward
+    monkeypatch.setattr(method, "forward", lambda *given: (forward(*given), told.append(method.statistics))[0])
+    trainer = run(tmp_path, distiller, per_device_train_batch_size=5, gradient_accumulation_steps=5, max_steps=1)
+    assert len(told) == 5  # 24 users
+    weights = teacher_weights_of(trainer.state.log_history)
+    for name in STATISTICS:
+        every = torch.cat([batch[f"two/{name}"] for batch in told])
+        assert weights["two"][name] == pytest.approx(every.mean().item(), abs=1e-5)
+    assert not [name for entry in trainer.state.log_history for name in entry if name.startswith("loss_ckd_mdsr/")]
 
 
 def test_loss_falls_and_the_walk_is_learnt(tmp_path):
@@ -197,17 +220,24 @@ SCRIPT = """
 import json, sys
 from tests.tiny import arguments, parts, tiny_distiller, tiny_split
 from seqkd.trainer import DistillationTrainer
-folder, candidates, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-split = tiny_split()
-settings = arguments(folder, per_device_train_batch_size=batch, save_strategy="steps", save_steps=6)
-trainer = DistillationTrainer(tiny_distiller(split, candidates), settings, *parts(split))
-trainer.train()
-metrics = trainer.evaluate()
-total = {name: float(tensor.double().abs().sum()) for name, tensor in trainer.model.student.state_dict().items()}
-history = [entry for entry in trainer.state.log_history if "loss" in entry]
-losses = [entry[name] for entry in history for name in ("loss", "loss_label", "loss_ckd_mdsr")]
-path = f"{folder}/rank{trainer.args.process_index}.json"
-json.dump({"metrics": metrics, "total": total, "losses": losses, "world": trainer.args.world_size}, open(path, "w"))
+from seqkd.processes import leave_process_group
+
+def main():
+    folder, candidates, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    split = tiny_split()
+    settings = arguments(folder, per_device_train_batch_size=batch, save_strategy="steps", save_steps=6)
+    trainer = DistillationTrainer(tiny_distiller(split, candidates), settings, *parts(split))
+    trainer.train()
+    metrics = trainer.evaluate()
+    total = {name: float(tensor.double().abs().sum()) for name, tensor in trainer.model.student.state_dict().items()}
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry[name] for entry in history for name in (
+        "loss", "loss_label", "loss_ckd_mdsr", "ckd_mdsr/one/weight", "ckd_mdsr/two/leads")]
+    path = f"{folder}/rank{trainer.args.process_index}.json"
+    json.dump({"metrics": metrics, "total": total, "losses": losses, "world": trainer.args.world_size}, open(path, "w"))
+
+main()
+leave_process_group()
 """
 
 

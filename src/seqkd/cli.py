@@ -18,10 +18,10 @@ from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
-from .errors import CheckpointError, SeqKDError
+from .errors import CheckpointError, ConfigError, SeqKDError
 from .hub import push
 from .model_card import LIMITS
-from .models.unisrec import convert
+from .models import recformer, unisrec
 from .recommender import RecommenderModel, count_items
 from .splits import load_markets, split_by
 
@@ -76,8 +76,15 @@ def recommend(options: argparse.Namespace) -> None:
 
 def convert_checkpoint(options: argparse.Namespace) -> None:
     """The authors' checkpoint as a model folder; no code in it is run."""
-    model = convert(options.checkpoint, options.folder)
-    print(f"{options.folder}: UniSRec with {sum(p.numel() for p in model.parameters()):,} parameters")
+    model: RecommenderModel
+    if options.format == "recformer":
+        more = {"pretraining": options.pretraining, "word_embeddings": options.word_embeddings}
+        model = recformer.convert(options.checkpoint, options.folder, **more)
+    elif options.pretraining or options.word_embeddings:
+        raise ConfigError("--pretraining and --word-embeddings are about Recformer. Leave them out.")
+    else:
+        model = unisrec.convert(options.checkpoint, options.folder)
+    print(f"{options.folder}: {type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 def push_folder(options: argparse.Namespace) -> None:
@@ -111,9 +118,11 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=recommend)
 
     command = commands.add_parser("convert", help="other people's checkpoints, without unpickling code")
-    command.add_argument("format", choices=["unisrec"], help="whose: the authors' .pth files of UniSRec")
+    command.add_argument("format", choices=["unisrec", "recformer"], help="whose: the authors' .pth or .bin files")
     command.add_argument("checkpoint")
     command.add_argument("folder", help="gets config.json and model.safetensors")
+    command.add_argument("--pretraining", action="store_true", help="recformer: keep the language model head")
+    command.add_argument("--word-embeddings", help="recformer: the Longformer file that has them, if the other has not")
     command.set_defaults(run=convert_checkpoint)
 
     command = commands.add_parser("push", help="a finished model folder to the Hub")

@@ -88,13 +88,15 @@ class QueryCollator:
         seen: add `seen_query (S,)` and `seen_items (S,)`, the whole history of every query as pairs.
 
     Returns (call):
-        `item_ids`, `sequence_ids`, `position_ids` `(B, H)`; `query_index`, `targets`, `query_ids` `(Q,)`; all int64.
+        `item_ids`, `sequence_ids`, `position_ids` `(B, H)`; `query_index`, `targets`, `query_ids` and
+        `history_lengths` (items before the query, also those cut off) `(Q,)`; all int64.
     """
 
     def __init__(
         self, max_length: int, *, tail: bool = False, pack: bool = True, padding_side: str = "right", seen: bool = False
     ) -> None:
         self.max_length, self.tail, self.pack, self.padding_side, self.seen = max_length, tail, pack, padding_side, seen
+        self.seed = self.epoch = 0  # nothing is drawn here
 
     def __call__(self, sequences: List[Sequence]) -> dict[str, Tensor]:
         first = np.array([max(s.first_target, 1) for s in sequences])  # an empty history has no slot to answer from
@@ -112,7 +114,7 @@ class QueryCollator:
         base = np.cumsum(sizes) - sizes  # where each begins
 
         sequence = np.repeat(np.arange(len(sequences)), lengths)
-        within = _ranges(lengths)
+        within = ranges(lengths)
         slot = (row * width + column)[sequence] + within
         batch = np.zeros((3, height * width), dtype=np.int64)
         batch[0, slot] = items[(base + start)[sequence] + within]
@@ -123,7 +125,7 @@ class QueryCollator:
         first = np.maximum(first, start + 1)  # queries whose whole history was cut off are not asked
         asked = np.maximum(last - first, 0)
         owner = np.repeat(np.arange(len(sequences)), asked)
-        position = first[owner] + _ranges(asked)
+        position = first[owner] + ranges(asked)
         query_start = np.array([s.query_start - s.first_target for s in sequences], dtype=np.int64)
         known = position < sizes[owner]
         targets = np.full(len(owner), UNLABELLED, dtype=np.int64)
@@ -135,10 +137,11 @@ class QueryCollator:
             "query_index": (row * width + column - start)[owner] + position - 1,
             "targets": targets,
             "query_ids": query_start[owner] + position,
+            "history_lengths": position,
         }
         if self.seen:
             out["seen_query"] = np.repeat(np.arange(len(owner)), position)
-            out["seen_items"] = items[np.repeat(base[owner], position) + _ranges(position)].astype(np.int64)
+            out["seen_items"] = items[np.repeat(base[owner], position) + ranges(position)].astype(np.int64)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in out.items()}
 
     def _layout(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -160,7 +163,7 @@ class QueryCollator:
         return row, column, width
 
 
-def _ranges(counts: np.ndarray) -> np.ndarray:
+def ranges(counts: np.ndarray) -> np.ndarray:
     """`0..c-1` for every count, one after the other."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

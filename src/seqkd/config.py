@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from .errors import ConfigError
 
 Made = TypeVar("Made")
+TEACHERS = ("sasrec", "unisrec", "recformer", "causal_recformer", "unim2rec")
 
 
 @dataclass
@@ -35,6 +36,19 @@ class TextConfig:
 
 
 @dataclass
+class ImageConfig:
+    """Where item images are, for data that does not bring vectors of them (a column `image_features`).
+
+    Args:
+        folder: holds a folder for each domain with `<item_id>.jpg` (or .jpeg, .png, .webp); no images without.
+        encoder: an image model of the Hub or a folder.
+    """
+
+    folder: str | None = None
+    encoder: str = "openai/clip-vit-base-patch32"
+
+
+@dataclass
 class ModelConfig:
     """A model to train: which, its configuration fields, and training arguments that differ from the common ones."""
 
@@ -45,14 +59,15 @@ class ModelConfig:
 
 @dataclass
 class TeacherConfig(ModelConfig):
-    """A teacher.
+    """A teacher; `type` is one of `TEACHERS`.
 
     Args:
         members: how many of them, alike but for the seed; their answers are averaged.
         pretrained: folder or Hub name to start from.
-        pretraining: training arguments of a pre-training on all domains at once (UniSRec); none without.
+        pretraining: training arguments of a pre-training on all domains at once; none without.
         stage: `finetuned` on the domain, or `zero_shot` as pre-trained.
         folds: above 1, members are trained without one fold of the users each and answer for it (cross-fitting).
+        text: fields of `TextConfig` that differ for this teacher.
     """
 
     members: int = 1
@@ -60,6 +75,7 @@ class TeacherConfig(ModelConfig):
     pretraining: dict[str, Any] | None = None
     stage: str = "finetuned"
     folds: int = 1
+    text: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,6 +87,7 @@ class Experiment:
         domains: the domains to distil for; all by default. Teachers are pre-trained on all in any case.
         protocol: `loo`, `temporal` or `preset`.
         min_interactions: k-core filter.
+        text: how item texts become vectors; `images`: where item images are, and how they do.
         student: the small model, trained alone and distilled.
         teachers: by name.
         method: fields of `CKDMDSRConfig`.
@@ -89,6 +106,7 @@ class Experiment:
     protocol: str = "loo"
     min_interactions: int = 0
     text: TextConfig = field(default_factory=TextConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
     student: ModelConfig = field(default_factory=ModelConfig)
     teachers: dict[str, TeacherConfig] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
@@ -116,8 +134,8 @@ class Experiment:
         if self.student.type != "sasrec":
             raise ConfigError(f"student.type must be 'sasrec', got {self.student.type!r}.")
         for name, teacher in self.teachers.items():
-            if teacher.type not in ("sasrec", "unisrec"):
-                raise ConfigError(f"teachers.{name}.type must be 'sasrec' or 'unisrec', got {teacher.type!r}.")
+            if teacher.type not in TEACHERS:
+                raise ConfigError(f"teachers.{name}.type must be one of {TEACHERS}, got {teacher.type!r}.")
             if teacher.stage not in ("finetuned", "zero_shot"):
                 raise ConfigError(f"teachers.{name}.stage must be 'finetuned' or 'zero_shot', got {teacher.stage!r}.")
             if min(teacher.members, teacher.folds) < 1 or (teacher.folds > 1 and teacher.members > 1):

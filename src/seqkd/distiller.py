@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class Distiller(nn.Module):
         self.knowledge = dict(knowledge or {})
         if {"label", "loss"} & set(taught):
             raise ConfigError("a method cannot be called 'label' or 'loss': these are terms of the loss already.")
+        if any("/" in name for name in taught):
+            raise ConfigError(f"a method's name holds no '/', which stands before its statistics; got {[*taught]}.")
         unknown = set(weights or {}) - set(self.methods)
         if unknown:
             raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
@@ -80,6 +83,8 @@ class Distiller(nn.Module):
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """Named loss terms and their weighted sum, `loss`; each a mean over the queries of the whole optimizer step.
 
+        So are the statistics of the methods, called `<method>/<name>`; they are no part of the loss.
+
         Args:
             batch: of `QueryCollator`, with `teacher/table` rows of `look_up`; `num_labelled` and `num_queries` of the
                 optimizer step when this batch is only part of it.
@@ -100,17 +105,20 @@ class Distiller(nn.Module):
             loss = self.student.training_loss(output, targets, batch.get("step_targets"))
             per_query["label"] = loss * share
         knowledge = self._knowledge_of(batch)
+        statistics: dict[str, Tensor] = {}
         for name, method in self.methods.items():
             answer = method(self.student, batch, output, knowledge)
             if isinstance(answer, SoftLabels):
                 labels[name] = answer
             else:
                 per_query[name] = answer if answer.dim() else answer.expand(len(targets))
+            for told, values in cast(Method, method).statistics.items():
+                statistics[f"{name}/{told}"] = values.detach().sum() / num_queries
         per_query.update(self._soft_label_losses(output.query_embeddings, labels))
 
         terms = {name: loss.sum() / num_queries for name, loss in per_query.items()}
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        return {"loss": total, **{name: term.detach() for name, term in terms.items()}}
+        return {"loss": total, **{name: term.detach() for name, term in terms.items()}, **statistics}
 
     def _soft_label_losses(self, query_embeddings: Tensor, labels: Mapping[str, SoftLabels]) -> dict[str, Tensor]:
         """All soft labels in one pass over the catalogue: each `(Q,)` cross-entropy."""

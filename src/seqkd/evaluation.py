@@ -88,7 +88,7 @@ def rank_targets(
         # Counting what scores at least as high is several times cheaper than sorting out a top-k list, and the same.
         ranks.append(ranks_from_scores(scores, batch["targets"], ties="against").clamp(max=depth).cpu())
         targets.append(batch["targets"].cpu())
-        lengths.append(batch["position_ids"].flatten()[batch["query_index"]].cpu() + 1)
+        lengths.append(batch["history_lengths"].cpu())
     if was_training:
         model.train()
     labelled = torch.cat(targets) != UNLABELLED if targets else torch.zeros(0, dtype=torch.bool)

@@ -52,8 +52,8 @@ def export(
         teacher: name to remember; default the recommender's own.
 
     Raises:
-        KnowledgeError: the teacher has another catalogue than the split, a query has no finite score, or values do
-            not fit `dtype`.
+        KnowledgeError: the teacher has another catalogue than the split, a query has no finite score, values do not
+            fit `dtype`, or `query_embeddings` are asked of a teacher whose score is no dot product.
     """
     unknown = set(tables) - set(TABLES)
     if unknown or not tables or k < 1:
@@ -64,6 +64,11 @@ def export(
         raise KnowledgeError(
             f"the teacher has {config.num_items} items (fingerprint {theirs}), the split {len(catalogue)} "
             f"({catalogue.fingerprint[:12]}). Split the data with the teacher's catalogue, or train it on this one."
+        )
+    if "query_embeddings" in tables and not recommender.scores_by_dot_product:
+        raise KnowledgeError(
+            f"{type(recommender).__name__} does not score by a dot product, so its query_embeddings would say "
+            "something else than its lists. Export query_topk, and distil with candidates='catalogue'."
         )
     options = {"tables": sorted(tables), "k": k, "filter_seen": filter_seen, "dtype": str(dtype).removeprefix("torch.")}
     source = Source(

@@ -8,21 +8,20 @@ from textwrap import fill
 from typing import Any
 
 from .cost import HOW
-from .errors import ConfigError, DataError
+from .errors import DataError
 from .figure_labels import Label, place_labels
+from .figure_style import FAINT, INK, bare, new_figure, verbatim
 from .markdown import line
 from .report import by_protocol, domain_name, percent, pretty, relative_gain, seeds_line, setting
 from .results import Result, Spread, Summary
 
 try:
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 except ImportError:  # an extra: the rest of seqkd does without
-    Figure = LogLocator = None  # type: ignore[misc, assignment]
+    LogLocator = None  # type: ignore[misc, assignment]
 
 COLOURS = {"teacher": "#6b7fa3", "student": "#d9822b", "distilled": "#1f8a5b"}
 MARKERS = {"teacher": "s", "student": "o", "distilled": "D"}
-INK, FAINT = "#2b2b2b", "#8a8a8a"
 
 
 def figure(results: Sequence[Result], path: str | os.PathLike, metric: str = "ndcg@10") -> None:
@@ -36,8 +35,6 @@ def figure(results: Sequence[Result], path: str | os.PathLike, metric: str = "nd
         ConfigError: matplotlib is not installed.
         DataError: no results, several protocols, or `metric` was not measured.
     """
-    if Figure is None:
-        raise ConfigError('drawing needs matplotlib. Install it with: pip install "seqkd[plots]"')
     tables = by_protocol(results)
     if len(tables) != 1:
         raise DataError(
@@ -48,7 +45,7 @@ def figure(results: Sequence[Result], path: str | os.PathLike, metric: str = "nd
     if missing:
         raise DataError(f"{metric} was not measured for {missing}.")
     domains = list(dict.fromkeys((row.first.domain, row.first.data) for row in rows))
-    drawing = Figure(figsize=(10.5, 1.6 + 3.7 * len(domains)), dpi=150, layout="constrained")
+    drawing = new_figure(10.5, 1.6 + 3.7 * len(domains))
     panels = drawing.subplots(len(domains), 2, sharey="row", squeeze=False)
     labels = []
     for (latency, size), domain in zip(panels, domains, strict=True):
@@ -60,7 +57,7 @@ def figure(results: Sequence[Result], path: str | os.PathLike, metric: str = "nd
         labels.append((size, _panel(size, here, metric, [row.megabytes for row in here], [0.0] * len(here))))
         latency.set(xlabel="ms per user", ylabel=pretty(metric))
         size.set(xlabel="size of the saved weights, MB")
-        latency.set_title(_text(domain_name(here[0].first)), loc="left", fontweight="bold", color=INK)
+        latency.set_title(verbatim(domain_name(here[0].first)), loc="left", fontweight="bold", color=INK)
         size.set_title(_gain(here, metric), loc="right", color=COLOURS["distilled"])
     drawing.suptitle(_title(rows[0].first, metric), x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     drawing.supxlabel(_caption(rows), x=0.01, ha="left", fontsize=8.5, color=FAINT)
@@ -91,7 +88,7 @@ def _panel(
             elinewidth=1.6,
             label="student alone" if role == "student" else role,
         )
-        labels.append(Label(_text(row.first.model), COLOURS[role], cost, height.mean, error, height.std))
+        labels.append(Label(verbatim(row.first.model), COLOURS[role], cost, height.mean, error, height.std))
     gained = {label.colour: (label.x, label.y) for label in labels if label.colour != COLOURS["teacher"]}
     if len(gained) == 2 and len([row for row in rows if row.first.role != "teacher"]) == 2:
         alone, taught = gained[COLOURS["student"]], gained[COLOURS["distilled"]]
@@ -103,9 +100,7 @@ def _panel(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
     axes.margins(0.2, 0.2)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    bare(axes, grid="both")
     return labels
 
 
@@ -132,9 +127,4 @@ def _caption(rows: Sequence[Summary]) -> str:
         seeds_line(rows),
         f"Time: {HOW}.",
     ]
-    return fill(_text(" ".join(sentences)), 165)
-
-
-def _text(words: str) -> str:
-    """Text as it is: a dollar sign would start a formula."""
-    return line(words).replace("$", r"\$")
+    return fill(verbatim(" ".join(sentences)), 165)

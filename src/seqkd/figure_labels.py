@@ -44,9 +44,6 @@ def place_labels(axes: Any, labels: Sequence[Label]) -> None:
                 va="bottom" if up > 0 else "top" if up < 0 else "center",
                 fontsize=9,
                 color=label.colour,
-                arrowprops={"arrowstyle": "-", "color": "#c8c8c8", "linewidth": 0.8}
-                if max(abs(across), abs(up)) > 12
-                else None,
             )
             box = text.get_window_extent()
             bounds = (box.x0, box.y0, box.x1, box.y1)
@@ -55,13 +52,16 @@ def place_labels(axes: Any, labels: Sequence[Label]) -> None:
             if best is None or covered + outside < best[0]:
                 if best is not None:
                     best[1].remove()
-                best = (covered + outside, text, bounds)
+                best = (covered + outside, text, bounds, (across, up))
             else:
                 text.remove()
             if best[0] == 0:
                 break
         if best is not None:
             taken.append(best[2])
+            if max(map(abs, best[3])) > 12:  # drawn last: a label with its line would be as large as both
+                line = {"arrowstyle": "-", "color": "#c8c8c8", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 5}
+                axes.annotate("", (label.x, label.y), best[3], textcoords="offset points", arrowprops=line)
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> float:

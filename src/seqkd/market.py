@@ -5,6 +5,7 @@ How a user chooses the next item (and so what there is to learn):
 * taste: each user likes few of 12 themes, the same ones in every domain;
 * sequence: after a theme some themes follow more often, and some items have a sequel;
 * text: title and categories of an item are made of the words of its theme, and brands lean to themes, in every domain;
+* images: 60 % of the items have an image vector, in which their theme and their maker can be told, through noise;
 * long tail: popularity within a domain follows a power law, so many items have few interactions or none (cold).
 """
 
@@ -14,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import DatasetDict
 
-from .columns import BRAND, CATEGORIES, DESCRIPTION, DOMAIN, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+from .columns import BRAND, CATEGORIES, DESCRIPTION, DOMAIN, IMAGE_FEATURES, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 from .errors import ConfigError
+from .features import as_column
 from .interactions import as_market
 
 THEMES = {
@@ -40,6 +42,7 @@ DOMAINS = {
 }
 MAKERS = ("Alder", "Birch", "Cedar", "Dune", "Ember", "Fjord", "Grove", "Haven", "Isle", "Juniper", "Kestrel", "Lark")
 DAY = 86_400
+IMAGE_SIZE, WITH_IMAGE, IMAGE_NOISE = 32, 0.6, 1.0  # width of an image vector, share of items, noise per coordinate
 FOLLOW, SEQUEL, BRAND_LOVE = 4.0, 25.0, 2.5  # how many times likelier a following theme, a sequel, a liked brand is
 
 
@@ -59,7 +62,8 @@ def synthetic_market(
             f"mean_length, max_length, items are {mean_length}, {max_length}, {items}, but need 4 < mean_length < "
             "max_length < items."
         )
-    rng = np.random.default_rng(seed)
+    rng, eye = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    looks = eye.normal(size=(len(THEMES), IMAGE_SIZE)), eye.normal(size=(len(MAKERS), IMAGE_SIZE))
     themes = len(THEMES)
     taste = rng.dirichlet(np.full(themes, 0.15), users) + 0.005  # (users, themes)
     follows = 1 + (FOLLOW - 1) * (
@@ -71,7 +75,8 @@ def synthetic_market(
     for domain in list(DOMAINS)[:domains]:
         theme = rng.integers(0, themes, items)
         maker = np.where(rng.random(items) < 0.7, theme % len(MAKERS), rng.integers(0, len(MAKERS), items))
-        tables.append(_items(rng, domain, theme, maker))
+        images = _images(eye, looks, theme, maker)
+        tables.append(_items(rng, domain, theme, maker).append_column(IMAGE_FEATURES, images))
         popularity = rng.permutation(1.0 / (10 + np.arange(items)) ** 1.2)
         sequel = np.array([rng.choice(np.flatnonzero(theme == one)) for one in theme])  # (items,)
         appeal = popularity * taste[:, theme] * liked[:, maker]  # (users, items)
@@ -138,3 +143,11 @@ def _items(rng: np.random.Generator, domain: str, theme: np.ndarray, maker: np.n
             DESCRIPTION: [""] * len(theme),
         }
     )
+
+
+def _images(
+    eye: np.random.Generator, looks: tuple[np.ndarray, np.ndarray], theme: np.ndarray, maker: np.ndarray
+) -> pa.Array:
+    """A vector per item, what its theme and its maker look like and noise; zeros where there is no image."""
+    vectors = looks[0][theme] + 0.5 * looks[1][maker] + IMAGE_NOISE * eye.normal(size=(len(theme), IMAGE_SIZE))
+    return as_column((vectors * (eye.random(len(theme)) < WITH_IMAGE)[:, None]).astype(np.float32))

@@ -29,6 +29,10 @@ class Method(nn.Module):
     Class attributes:
         config_class: a frozen dataclass with the paper's defaults.
         paper: arXiv id or DOI; goes to the model card.
+
+    Attributes:
+        statistics: numbers of the last forward that are worth logging, `(Q,)` each, without gradient. The trainer logs
+            their mean over queries as `<method>/<name>`; what is said about a teacher is called `<teacher>/<name>`.
     """
 
     config_class: ClassVar[type]
@@ -37,6 +41,7 @@ class Method(nn.Module):
     def __init__(self, config: Any = None) -> None:
         super().__init__()
         self.config = config if config is not None else self.config_class()
+        self.statistics: Mapping[str, Tensor] = {}
 
     @property
     def requires(self) -> frozenset[str]:

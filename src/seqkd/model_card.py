@@ -1,8 +1,9 @@
-"""The model card: what was distilled from what, how to use it, what was measured and how, and the limits."""
+"""The model card: what was distilled from what, or pre-trained on what, how to use it, results and their limits."""
 
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from .recommender import RecommenderModel
 from .report import table
 from .results import Result
 
-SIMPLE_ID = re.compile(r"[\w.:-]{1,40}")
+SIMPLE_ID = re.compile(r"[\w.:/-]{1,40}")
 REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 LIMITS = {
     "loo": "Leave-one-out puts the last item of every user aside, whenever it was bought: training sees other users' "
@@ -37,6 +38,12 @@ LIMITS = {
     "`item_ids.json` never, until `add_items` is called.",
     "popular": "Popular items are recommended more often than their share, as in the interactions; what teachers and "
     "student have in common is taken over, biases included. A history without a known item is answered by popularity.",
+    "zero_shot": "Results are zero-shot: the model had no training beyond pre-training. That had seen the training "
+    "interactions of these very domains, and numbers of a domain that it never saw are lower.",
+    "content": "Items are told apart by their content alone. An item without any, or with words that the encoder does "
+    "not know, is ranked at random.",
+    "popular_teacher": "Popular items are recommended more often than their share, as in the interactions, and "
+    "students take that over. A history without a known item is answered by popularity.",
     "reconstructed": "Where a paper leaves a formula open, seqkd's reconstruction is used; `docs/papers.md` of seqkd "
     "tells what is stated and what is reconstructed.",
 }
@@ -62,6 +69,8 @@ def write_card(
     data: Sequence[str] = (),
     training: Mapping[str, Any] | None = None,
     limits: Sequence[str] = (),
+    pretrained_on: Sequence[str] = (),
+    papers: Mapping[str, str] | None = None,
     ks: Sequence[int] = (10, 50),
     repository: str = "user/name",
     base_model: Sequence[str] = (),
@@ -79,14 +88,17 @@ def write_card(
         teachers: name -> one sentence on what it is and what it was trained on.
         data: one line for each data set. training: e.g. learning rate, epochs, batch, seeds.
         limits: beside those that always hold.
+        pretrained_on: makes it the card of a pre-trained teacher, `results` being zero-shot: one line for each domain,
+            with its users, items and interactions. Let `training` say by what loss, and who encoded texts and images.
+        papers: name -> e.g. "arXiv:2206.05941", beside those of the methods.
         repository: the Hub repository that the code example names.
         base_model: Hub ids of teachers or text encoders, if they come from the Hub.
         datasets: domain -> Hub id of its data set, for domains that have one.
         license: e.g. "apache-2.0"; nothing is assumed, data and teachers have licences of their own.
 
     Raises:
-        DataError: there are results, but none of model `name` with seed `seed` and as many parameters, or
-            `repository` cannot be one.
+        DataError: there are results, but none of model `name` with seed `seed` and as many parameters (a teacher's
+            head for pre-training is not among those that recommend), or `repository` cannot be one.
     """
     if not REPOSITORY.fullmatch(repository):
         raise DataError(f"repository {repository!r} is no Hub repository. Write user/name.")
@@ -98,8 +110,9 @@ def write_card(
             f"no result of model {name!r} with seed {seed}; there are {known}. Name the model in the folder."
         )
     description = _describe(model)
+    fits = operator.le if pretrained_on else operator.eq
     for result in own:
-        if result.parameters != description["parameters"]:
+        if not fits(result.parameters, description["parameters"]):
             raise DataError(
                 f"the result of {name!r} on {result.domain!r} is of a model with {result.parameters} parameters, but "
                 f"this one has {description['parameters']}. Give only results of the domains that this model serves."
@@ -113,14 +126,15 @@ def write_card(
             seed=seed,
             model=description,
             teachers=teachers or {},
+            pretrained_on=pretrained_on,
             methods=[_settings(method) for method in methods],
             repository=Markup(repository),
             example=Markup(_example(model)),
             results=Markup(table(results, ks, escape=plain)) if results else None,
             data=data,
             training=training or {},
-            limits=[*_limits(results, methods), *limits],
-            papers=_papers(methods),
+            limits=[*_limits(results, methods, bool(pretrained_on)), *limits],
+            papers=_papers({**{type(method).__name__: method.paper for method in methods}, **(papers or {})}),
         )
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,18 +173,19 @@ def _describe(model: RecommenderModel) -> dict[str, Any]:
     }
 
 
-def _limits(results: Sequence[Result], methods: Sequence[Method]) -> list[str]:
+def _limits(results: Sequence[Result], methods: Sequence[Method], pretrained: bool) -> list[str]:
     wanted = [key for key in ("loo", "temporal") if any(result.protocol == key for result in results)]
     wanted += ["synthetic"] if any("synthetic" in result.data.lower() for result in results) else []
-    wanted += ["cold", "popular"]
+    wanted += ["zero_shot"] if pretrained and results else []
+    wanted += ["content", "popular_teacher"] if pretrained else ["cold", "popular"]
     wanted += ["reconstructed"] if methods else []
     return [Markup(LIMITS[key]) for key in wanted]
 
 
-def _papers(methods: Sequence[Method]) -> list[Paper]:
-    papers = []
-    for method in methods:
-        number = method.paper.removeprefix("arXiv:")
+def _papers(papers: Mapping[str, str]) -> list[Paper]:
+    found = []
+    for name, identifier in papers.items():
+        number = identifier.removeprefix("arXiv:")
         host = "https://arxiv.org/abs/" if re.fullmatch(r"\d{4}\.\d{4,5}", number) else "https://doi.org/"
-        papers.append(Paper(type(method).__name__, method.paper, host + number))
-    return papers
+        found.append(Paper(name, identifier, host + number))
+    return found

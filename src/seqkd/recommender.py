@@ -23,6 +23,7 @@ from .catalogue import FILE_NAME, PADDING, Catalogue
 from .collators import UNLABELLED, QueryCollator, Sequence
 from .configuration import RecommenderConfig
 from .errors import CheckpointError, ConfigError, DataError
+from .history_collator import HistoryCollator
 
 logger = logging.getLogger(__name__)
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -78,7 +79,25 @@ class RecommenderModel(PreTrainedModel):
         """`(I+1, D)`, row 0 padding; or `(*item_ids.shape, D)`."""
         raise NotImplementedError
 
+    def content_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
+        """What the content of items says about them, without learned vectors: `(I+1, D)` or `(*item_ids.shape, D)`.
+
+        The teacher space from which a student takes over new items, see `seqkd.item_projection`.
+
+        Raises:
+            ConfigError: the model reads no content.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} reads no content of items. Take the teacher space of a model that does (UniSRec), "
+            "or text vectors themselves."
+        )
+
     # ---- scores and losses ------------------------------------------------------------------------------------
+
+    @property
+    def scores_by_dot_product(self) -> bool:
+        """`score` is `query_embeddings @ item_embeddings().T / temperature`, so that the two tables are knowledge."""
+        return True
 
     def score(self, query_embeddings: Tensor, item_ids: Tensor | None = None) -> Tensor:
         """Logits `(Q, I+1)` over the catalogue, the padding item at the dtype's minimum, or `(Q, C)` for candidates.
@@ -222,8 +241,17 @@ class RecommenderModel(PreTrainedModel):
             [row[kept].tolist() for row, kept in zip(best.values, keep, strict=True)],
         )
 
-    def collator(self, *, tail: bool = False, seen: bool = False) -> QueryCollator:
-        """The collator that lays batches out the way this model reads them."""
+    def collator(
+        self, *, tail: bool = False, seen: bool = False, training: bool = False
+    ) -> QueryCollator | HistoryCollator:
+        """What lays batches out the way this model reads them.
+
+        Args:
+            tail: also ask the unlabelled query after the last item.
+            seen: add the pairs `seen_query`, `seen_items`.
+            training: the batches are for training: a model that cannot answer all queries of a row at once then draws
+                one of them.
+        """
         return QueryCollator(self.config.max_position_embeddings, tail=tail, seen=seen)
 
     @torch.no_grad()
@@ -233,22 +261,27 @@ class RecommenderModel(PreTrainedModel):
         Raises:
             DataError: an id is already in the catalogue, or `embeddings` has another shape.
         """
-        catalogue = self._known_catalogue()
-        known = [item for item in item_ids if item in catalogue]
-        if known:
-            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
         table = cast(nn.Embedding, self.get_input_embeddings()).weight  # (I+1, D)
         if embeddings is None:
             embeddings = table[1:].mean(dim=0).expand(len(item_ids), -1)
         if tuple(embeddings.shape) != (len(item_ids), table.shape[1]):
             raise DataError(f"embeddings must be {(len(item_ids), table.shape[1])}, got {tuple(embeddings.shape)}.")
-        grown_catalogue = catalogue.extend(item_ids)  # first: it refuses repeated ids
+        if not torch.isfinite(embeddings).all():
+            raise DataError("embeddings hold NaN or infinite values, which every list of recommendations would feel.")
+        self._extend_catalogue(item_ids)  # first: it refuses known and repeated ids
         grown = nn.Embedding(len(table) + len(item_ids), table.shape[1], padding_idx=PADDING).to(table)
         grown.weight.copy_(torch.cat([table, embeddings.to(table)]))
         self.set_input_embeddings(grown)
+
+    def _extend_catalogue(self, item_ids: List[str]) -> None:
+        """The external side of `add_items`: ids, counts, the number of items."""
+        catalogue = self._known_catalogue()
+        known = [item for item in item_ids if item in catalogue]
+        if known:
+            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
+        self.catalogue = catalogue.extend(item_ids)
         self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(len(item_ids))])
         self.config.num_items += len(item_ids)
-        self.catalogue = grown_catalogue
 
     def _known_catalogue(self) -> Catalogue:
         if self.catalogue is None:

@@ -9,6 +9,7 @@ from .cost import HOW
 from .errors import DataError
 from .markdown import grid, line
 from .results import ROLES, Result, Spread, Summary, summarise
+from .teacher_weights import STATISTICS
 
 PROTOCOLS = {
     "loo": "leave-one-out (last item of each user for test, the one before for valid)",
@@ -19,11 +20,17 @@ HISTORIES = {
     "masked": "history masked (items a user already has are not ranked)",
     "unmasked": "history not masked (items a user already has are ranked too)",
 }
+WEIGHED = (
+    "means over the training queries of the last epoch, which add up to 1 over the teachers of a student; leads is the "
+    "share of queries on which a teacher weighs most"
+)
 NAMES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def table(results: Sequence[Result], ks: Sequence[int] = (10, 50), escape: Callable[[str], str] = line) -> str:
     """Teachers, students alone and distilled students, with the relative gain below; one table for each protocol.
+
+    Below it, where results tell, how the teachers were weighed.
 
     Args:
         ks: cut-offs of Recall and NDCG; one that was not measured shows as "-".
@@ -52,7 +59,24 @@ def table(results: Sequence[Result], ks: Sequence[int] = (10, 50), escape: Calla
         ]
         gains = [f"* {escape(gain)}" for gain in gain_lines(rows, columns)]
         parts += [notes(rows, escape), grid(header, cells, text_columns=3), "\n".join(gains)]
+        weights = weights_table(rows, escape)
+        if weights not in parts:  # a student was taught once, with whatever history it is measured
+            parts.append(weights)
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def weights_table(rows: Sequence[Summary], escape: Callable[[str], str] = line) -> str:
+    """How the teachers of each distilled student were weighed; empty where no result tells."""
+    cells = [
+        [escape(domain_name(row.first)), escape(row.first.model), escape(teacher), *map(share, told.values())]
+        for row in rows
+        for teacher, told in row.teacher_weights().items()
+    ]
+    if not cells:
+        return ""
+    return f"How the teachers were weighed: {WEIGHED}.\n\n" + grid(
+        ["domain", "student", "teacher", *STATISTICS], cells, text_columns=3
+    )
 
 
 def notes(rows: Sequence[Summary], escape: Callable[[str], str]) -> str:
@@ -97,6 +121,10 @@ def show(spread: Spread | None) -> str:
     if spread is None:
         return "-"
     return f"{spread.mean:.4f} ± {spread.std:.4f}" if spread.seeds > 1 else f"{spread.mean:.4f}"
+
+
+def share(spread: Spread) -> str:
+    return f"{spread.mean:.3f} ± {spread.std:.3f}" if spread.seeds > 1 else f"{spread.mean:.3f}"
 
 
 def seeds_line(rows: Sequence[Summary]) -> str:

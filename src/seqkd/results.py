@@ -8,11 +8,12 @@ import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import DataError
+from .teacher_weights import STATISTICS
 
 ROLES = ("teacher", "student", "distilled")
 WORDS = {
@@ -36,6 +37,8 @@ class Result:
         history: `masked` when items a user already has were taken out of the ranking, else `unmasked`.
         metrics: e.g. `{"ndcg@10": 0.0668}`, means over queries, 0 to 1.
         megabytes: of the saved safetensors, 10^6 bytes. ms_per_user: see `cost.measure_cost`.
+        teacher_weights: how a distilled model's teachers were weighed, see `teacher_weights_of`. Files do not name
+            it where it is empty.
 
     Raises:
         DataError: a word is not one of those above, a metric has another name, or a number is not finite.
@@ -55,6 +58,7 @@ class Result:
     parameters: int
     megabytes: float
     ms_per_user: float
+    teacher_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in WORDS.items():
@@ -68,6 +72,7 @@ class Result:
             if not 0 <= value <= 1:
                 raise DataError(f"{self._name()}: {name} is {value}. Write it as a fraction of 1, not in percent.")
         object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "teacher_weights", {t: self._weighing(t, w) for t, w in self.teacher_weights.items()})
         for name in ("megabytes", "ms_per_user"):
             object.__setattr__(self, name, self._number(name, getattr(self, name)))
         for name in ("seed", "num_users", "num_queries", "parameters"):
@@ -87,8 +92,24 @@ class Result:
             )
         return number
 
+    def _weighing(self, teacher: str, weights: Mapping[str, float]) -> dict[str, float]:
+        if set(weights) != set(STATISTICS):
+            raise DataError(f"{self._name()}: teacher {teacher!r} has {sorted(weights)}. Write {STATISTICS}.")
+        checked = {name: self._number(f"{name} of teacher {teacher!r}", weights[name]) for name in STATISTICS}
+        for name, value in checked.items():
+            if not 0 <= value <= 1:
+                raise DataError(f"{self._name()}: {name} of teacher {teacher!r} is {value}. It is a share, 0 to 1.")
+        return checked
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain fields for JSON."""
+        content = asdict(self)
+        if not self.teacher_weights:
+            del content["teacher_weights"]
+        return content
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), allow_nan=False, ensure_ascii=False)
+        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Result:
@@ -101,15 +122,19 @@ class Result:
     @classmethod
     def _from_fields(cls, content: Any) -> Result:
         expected = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != expected or not isinstance(content["metrics"], dict):
-            wrong = sorted(expected.symmetric_difference(content)) if isinstance(content, dict) else content
-            raise DataError(f"a result has the fields {sorted(expected)}; missing or unknown: {wrong}.")
+        if not isinstance(content, dict):
+            raise DataError(f"a result has the fields {sorted(expected)}; missing or unknown: {content}.")
+        wrong = expected.symmetric_difference({"teacher_weights": {}, **content})
+        weights = content.get("teacher_weights", {})
+        nested = [content.get("metrics"), weights, *(weights.values() if isinstance(weights, dict) else ())]
+        if wrong or not all(isinstance(value, dict) for value in nested):
+            raise DataError(f"a result has the fields {sorted(expected)}; missing or unknown: {sorted(wrong)}.")
         return cls(**content)
 
 
 def save_results(results: Sequence[Result], path: str | os.PathLike, about: Mapping[str, Any]) -> None:
     """A JSON file with the results and what they are about: command, versions, seeds. Never pass a token in `about`."""
-    content = {"about": dict(about), "results": [asdict(result) for result in results]}
+    content = {"about": dict(about), "results": [result.to_dict() for result in results]}
     Path(path).write_text(json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -160,12 +185,21 @@ class Summary:
         """None where this was not measured."""
         return Spread.of([*self.by_seed(metric).values()]) if metric in self.first.metrics else None
 
+    def teacher_weights(self) -> dict[str, dict[str, Spread]]:
+        """By teacher and statistic; empty where nothing was recorded."""
+        return {
+            teacher: {
+                name: Spread.of([result.teacher_weights[teacher][name] for result in self.results]) for name in told
+            }
+            for teacher, told in self.first.teacher_weights.items()
+        }
+
 
 def summarise(results: Sequence[Result]) -> list[Summary]:
     """Means over seeds, in the order in which models and domains first occur.
 
     Raises:
-        DataError: a seed occurs twice, or the seeds of one model differ in metrics, users or size.
+        DataError: a seed occurs twice, or the seeds of one model differ in metrics, users, size or teachers.
     """
     groups: dict[tuple, list[Result]] = {}
     for r in results:
@@ -184,6 +218,11 @@ def _summary(group: list[Result]) -> Summary:
                     f"{first.model!r} on {first.domain!r} has {name} {getattr(first, name)} with seed {first.seed}, "
                     f"but {getattr(other, name)} with seed {other.seed}. Give models that differ different names."
                 )
+        if set(other.teacher_weights) != set(first.teacher_weights):
+            raise DataError(
+                f"{first.model!r} on {first.domain!r} was taught by {sorted(first.teacher_weights)} with seed "
+                f"{first.seed}, but by {sorted(other.teacher_weights)} with seed {other.seed}."
+            )
         if set(other.metrics) != set(first.metrics):
             raise DataError(
                 f"{first.model!r} on {first.domain!r}: seeds {first.seed} and {other.seed} have other metrics."

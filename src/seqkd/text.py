@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import json
 import logging
 import os
 import re
@@ -14,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
+from .encoding_cache import cached
 from .errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -79,7 +76,7 @@ def encode_texts(
         cache_dir: keeps the vectors in `text-<key>.safetensors`, the key being model, texts and options.
 
     Raises:
-        DataError: a text is not a string or holds a NUL.
+        DataError: a text is not a string, no valid Unicode or holds a NUL.
         ConfigError: a setting is out of range.
     """
     if pooling not in POOLINGS:
@@ -88,21 +85,14 @@ def encode_texts(
         raise ConfigError(f"{word_drop=} must be in [0, 1), {max_length=} and {batch_size=} at least 1.")
     _check(texts)
     options = {"pooling": pooling, "max_length": max_length, "word_drop": word_drop, "seed": seed if word_drop else 0}
-    path = None
-    if cache_dir is not None:
-        path = Path(cache_dir) / f"text-{_key(texts, model_name, revision, options)}.safetensors"
-        cached = _read_cache(path, len(texts))
-        if cached is not None:
-            return cached
-    cut = [text[: max_length * CHARACTERS_PER_TOKEN] for text in texts]
-    cut = _drop_words(cut, word_drop, seed)
-    vectors = _encode(cut, str(model_name), revision, pooling, max_length, batch_size, device)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"vectors": vectors}, partial)
-        os.replace(partial, path)
-    return vectors
+    contents = (text.encode() for text in texts)
+
+    def encode() -> np.ndarray:
+        cut = [text[: max_length * CHARACTERS_PER_TOKEN] for text in texts]
+        cut = _drop_words(cut, word_drop, seed)
+        return _encode(cut, str(model_name), revision, pooling, max_length, batch_size, device)
+
+    return cached(cache_dir, "text", (model_name, revision), options, contents, encode)
 
 
 def _check(texts: Sequence[str]) -> None:
@@ -113,6 +103,12 @@ def _check(texts: Sequence[str]) -> None:
             raise DataError(f"text {row} is {type(text).__name__}, not a string: {str(text)[:40]!r}. Use item_text.")
         if "\0" in text:
             raise DataError(f"text {row} holds a NUL character: {text[:40]!r}. Remove it.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # half of an emoji, cut by a program that counts in UTF-16
+            raise DataError(
+                f"text {row} is no valid Unicode ({error}). Mend it: text.encode(errors='ignore').decode()."
+            ) from error
 
 
 def _drop_words(texts: list[str], share: float, seed: int) -> list[str]:
@@ -155,31 +151,3 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return hidden[:, 0]
     weights = mask[..., None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _key(texts: Sequence[str], model_name: str | os.PathLike, revision: str | None, options: dict[str, Any]) -> str:
-    """sha256 of everything the vectors depend on: a folder by its weights, a Hub model by its commit."""
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    if os.path.isdir(model_name):
-        for file in sorted(Path(model_name).glob("*.safetensors")):
-            with open(file, "rb") as weights:
-                while chunk := weights.read(1 << 22):
-                    digest.update(chunk)
-    else:
-        config = AutoConfig.from_pretrained(str(model_name), revision=revision, trust_remote_code=False)
-        digest.update(f"{model_name}@{config._commit_hash}".encode())
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()[:32]
-
-
-def _read_cache(path: Path, count: int) -> np.ndarray | None:
-    if not path.exists():
-        return None
-    try:
-        vectors = load_file(path)["vectors"]
-    except (SafetensorError, KeyError, OSError) as error:
-        logger.warning("%s is damaged (%s); the texts are encoded again.", path, error)
-        return None
-    return vectors if len(vectors) == count else None

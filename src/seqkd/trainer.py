@@ -46,11 +46,11 @@ class DistillationTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
-        collator = distiller.student.collator(tail=args.tail_queries)
+        self.collator = distiller.student.collator(tail=args.tail_queries, training=True)
         super().__init__(
             model=distiller,
             args=args,
-            data_collator=collator,
+            data_collator=self.collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             callbacks=callbacks,
@@ -104,6 +104,7 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
         """Fetch the micro-batches of one step and tell each about the whole: its labels and how many queries it has."""
+        self.collator.seed, self.collator.epoch = self.args.seed, int(self.state.epoch or 0)
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._terms_steps += 1
         batches = [self.model.look_up(self._unlock(batch)) for batch in batches]
@@ -130,7 +131,8 @@ class DistillationTrainer(Trainer):
         if not open_.any():  # the easiest rows of all were drawn because nothing is unlocked yet
             return batch
         open_ = open_.to(batch["targets"].device)
-        return {**batch, **{name: batch[name][open_] for name in ("query_index", "targets", "query_ids")}}
+        per_query = batch.keys() & {"query_index", "histories", "targets", "query_ids", "history_lengths"}
+        return {**batch, **{name: batch[name][open_] for name in per_query}}
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs=False, num_items_in_batch=None):
         """The distiller's loss, scaled so that the mean over processes is the mean over the step's queries.
@@ -156,7 +158,8 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._terms:
             sums = self.accelerator.reduce(torch.stack([*self._terms.values()]), reduction="sum").tolist()
-            logs |= {f"loss_{name}": round(s / self._terms_steps, 5) for name, s in zip(self._terms, sums, strict=True)}
+            names = (name if "/" in name else f"loss_{name}" for name in self._terms)  # the first are statistics
+            logs |= {name: round(s / self._terms_steps, 5) for name, s in zip(names, sums, strict=True)}
             self._terms, self._terms_steps = {}, 0
         super().log(logs, start_time)
 

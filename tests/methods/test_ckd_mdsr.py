@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from seqkd.collators import QueryCollator, Sequence
+from seqkd.collators import UNLABELLED, QueryCollator, Sequence
 from seqkd.curriculum import Curriculum
+from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.methods.ckd_mdsr import (
     CKDMDSR,
@@ -19,9 +20,11 @@ from seqkd.methods.ckd_mdsr import (
     kd_loss,
     positive_column,
     warmup_factor,
+    weighing,
 )
+from seqkd.teacher_weights import STATISTICS
 
-from ..tiny import tiny_sasrec, tiny_split
+from ..tiny import parts, tiny_distiller, tiny_sasrec, tiny_split
 
 
 def golden_cases(folder):
@@ -124,6 +127,43 @@ def test_weights_by_hand():
     entropies = [-(0.8 * log(0.8) + 0.2 * log(0.2)), log(2)]
     expected = torch.softmax(-torch.tensor(entropies), 0)
     torch.testing.assert_close(unlabelled.weights[:, 0], expected)
+
+
+def test_what_is_logged_about_teachers():
+    """Weights by hand as above: .8 / 1.3 and .5 / 1.3 on the first query; on the second both say the same."""
+    scores = torch.tensor([[[log(4.0), 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    config = CKDMDSRConfig(temperature=1.0, score_normalization="none", consistency="none")
+    taught = integrate(scores, torch.zeros(2, 2, dtype=torch.bool), torch.tensor([0, 0]), config)
+    told = weighing(["one", "two"], taught)
+    assert set(told) == {f"{teacher}/{name}" for teacher in ("one", "two") for name in STATISTICS}
+    torch.testing.assert_close(told["one/confidence"], torch.tensor([0.8 / 1.3, 0.5]))
+    torch.testing.assert_close(told["two/consistency"], torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(told["two/weight"], torch.tensor([0.5 / 1.3, 0.5]))
+    torch.testing.assert_close(told["one/leads"], torch.tensor([1.0, 0.5]))  # who weighs the same shares the lead
+    torch.testing.assert_close(told["two/leads"], torch.tensor([0.0, 0.5]))
+    assert (
+        weighing(["one"], integrate(scores[:1], torch.zeros(2, 2, dtype=torch.bool), torch.tensor([0, 0]), config))
+        == {}
+    )
+
+
+@pytest.mark.parametrize("candidates", ["in_batch", "catalogue"])
+def test_a_forward_leaves_its_statistics(candidates):
+    split = tiny_split()
+    distiller = tiny_distiller(split, candidates, curriculum=None)
+    method = distiller.methods["ckd_mdsr"]
+    assert method.statistics == {}
+    batch = distiller.student.collator(tail=True)([parts(split)[0][row] for row in range(4)])
+    labels = batch["targets"][batch["targets"] != UNLABELLED]
+    distiller(**distiller.look_up(dict(batch)), step_targets=labels)
+    for name in STATISTICS:
+        both = method.statistics[f"one/{name}"] + method.statistics[f"two/{name}"]
+        torch.testing.assert_close(both, torch.ones(len(batch["targets"])))
+        assert not both.requires_grad
+    assert (method.statistics["one/weight"] != 0.5).any()
+    alone = Distiller(distiller.student, distiller.methods, knowledge={"one": distiller.knowledge["one"]})
+    alone(**alone.look_up(dict(batch)), step_targets=labels)
+    assert method.statistics == {}
 
 
 def test_rank_confidence_and_overlap_by_hand():

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
 from seqkd.errors import DataError
 from seqkd.interactions import load_interactions
@@ -48,6 +49,26 @@ def test_one_table_in_two_formats_is_refused(tmp_path: Path):
     write(tmp_path, "interactions", "csv", LOG)
     write(tmp_path, "interactions", "parquet", LOG)
     with pytest.raises(DataError, match="Keep one"):
+        load_interactions(tmp_path)
+
+
+def test_matrices_beside_the_item_table_belong_to_its_rows(tmp_path: Path, caplog):
+    write(tmp_path, "interactions", "csv", LOG)
+    np.save(tmp_path / "text_features.npy", np.array([[1.0, 2.0], [0.0, 0.0]]))
+    with pytest.raises(DataError, match=r"text_features\.npy .*there is no item table items\.\*"):
+        load_interactions(tmp_path)
+    write(tmp_path, "items", "csv", ITEMS)
+    save_file({"clip": np.array([[3.0], [4.0]], dtype=np.float16)}, tmp_path / "image_features.safetensors")
+    items = load_interactions(tmp_path)["items"]
+    assert items["text_features"][:] == [[1.0, 2.0], [0.0, 0.0]] and items["image_features"][:] == [[3.0], [4.0]]
+    assert "text_features.npy: 1 of 2 items have no vector" in caplog.text
+    np.save(tmp_path / "image_features.npy", np.ones((2, 1), np.float32))
+    with pytest.raises(DataError, match="Keep one"):
+        load_interactions(tmp_path)
+    (tmp_path / "image_features.npy").unlink()
+    (tmp_path / "items.csv").unlink()
+    write(tmp_path, "items", "parquet", ITEMS | {"text_features": [[1.0], [2.0]]})
+    with pytest.raises(DataError, match=r"text_features\.npy .*items\.parquet has a column 'text_features' too"):
         load_interactions(tmp_path)
 
 

@@ -41,6 +41,14 @@ def test_faults(tmp_path: Path):
     (tmp_path / "D.feat1CLS").write_bytes(b"\0" * 47)
     with pytest.raises(DataError, match="47 bytes, which is not 4 items x width x 4 bytes"):
         load_interactions(tmp_path)
+    np.arange(20, dtype="<f4").tofile(tmp_path / "D.feat1CLS")  # 5 numbers for each of 4 items
+    assert load_interactions(tmp_path)["items"][3]["text_features"] == [15.0, 16.0, 17.0, 18.0, 19.0]
+    np.arange(18, dtype="<f4").tofile(tmp_path / "D.feat3CLS")
+    with pytest.raises(DataError, match=r"D\.feat3CLS has 72 bytes, which is not 4 items x width x 4 bytes"):
+        load_interactions(tmp_path)
+    np.array([0, 1, 2, np.nan, 4, 5, 6, np.inf], dtype="<f4").tofile(tmp_path / "D.feat3CLS")
+    with pytest.raises(DataError, match=r"D\.feat3CLS: 2 of 4 rows hold NaN or infinity .*, first row 2"):
+        load_interactions(tmp_path)
     write(tmp_path)
     (tmp_path / "D.test.inter").write_text(HEADER + "0\t2 3\t1\n1\t3 0\t3\n")
     with pytest.raises(DataError, match=r"D\.test\.inter:3: the list of user '1' does not continue"):

@@ -7,7 +7,7 @@ reconstructed, see docs/papers.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import log
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from ..curriculum import Curriculum
 from ..errors import ConfigError
 from ..method import Method, SoftLabels
 from ..recommender import RecommenderModel, RecommenderOutput
+from ..teacher_weights import STATISTICS
 
 CHOICES = {
     "candidates": ("in_batch", "catalogue"),
@@ -106,12 +107,14 @@ class CKDMDSR(Method):
             scores = torch.stack([table["query_scores"].float() for table in tables])  # (T, Q, M)
             mask = items == 0  # a list shorter than M is filled with padding
             taught = integrate(scores, mask, positive_column(items, batch["targets"]), config)
+            self.statistics = weighing(knowledge, taught)
             return SoftLabels(items, warm * taught.instance_weights[:, None] * taught.fused)
 
         items = batch["step_targets"]  # (C,)
         mask = in_batch_mask(batch, items, config.mask_history)  # (Q, C)
         scores = torch.stack([t["query_embeddings"].float() @ t["item_embeddings"][items].float().T for t in tables])
         taught = integrate(scores, mask, positive_column(items.expand(len(mask), -1), batch["targets"]), config)
+        self.statistics = weighing(knowledge, taught)
         logits = student.score(output.query_embeddings, items)
         if config.logq_correction:
             logits = logits - student.item_counts[items].clamp(min=1).log()
@@ -163,6 +166,22 @@ def integrate(scores: Tensor, mask: Tensor, positive: Tensor, config: CKDMDSRCon
         omega = (1 - divergence / log(teachers)).clamp(0, 1)
     fused = torch.einsum("tq,tqc->qc", weights, probs)
     return Integration(probs, negative_entropy, confidence, agreement, weights, divergence, omega, fused)
+
+
+def weighing(teachers: Collection[str], taught: Integration) -> dict[str, Tensor]:
+    """What is logged about each teacher, `(Q,)` by `<teacher>/<statistic>`; nothing where one teaches alone.
+
+    Teachers that weigh the same share the lead, so that it adds up to 1 over teachers, as the other three do.
+    """
+    if len(teachers) == 1:
+        return {}
+    leads = (taught.weights == taught.weights.amax(dim=0)).to(taught.weights.dtype)  # (T, Q)
+    told = (taught.confidence, taught.consistency, taught.weights, leads / leads.sum(dim=0))
+    return {
+        f"{teacher}/{name}": values[row]
+        for row, teacher in enumerate(teachers)
+        for name, values in zip(STATISTICS, told, strict=True)
+    }
 
 
 def calibrate(scores: Tensor, mask: Tensor, how: str) -> Tensor:

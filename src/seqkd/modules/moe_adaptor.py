@@ -62,4 +62,4 @@ class MoEAdaptor(nn.Module):
         """`(*, D)` from `(*, P)`."""
         flat = x.reshape(-1, x.shape[-1])  # (N, P)
         mixed = torch.bmm(self.gates(flat)[:, None], self.experts(flat)).squeeze(1)  # (N, D)
-        return mixed.reshape(*x.shape[:-1], -1)
+        return mixed.reshape(*x.shape[:-1], mixed.shape[-1])

@@ -28,7 +28,7 @@ PATTERNS = [
     "*.item2index",
     "*.user2index",
 ]
-PATTERNS += ["*.feat1CLS", "*.feat3CLS", "*.dat", "u.data", "u.item"]
+PATTERNS += ["*_features.npy", "*_features.safetensors", "*.feat1CLS", "*.feat3CLS", "*.dat", "u.data", "u.item"]
 OURS = re.compile(r"^(interactions\.|.*\.inter|smap\.json|ratings\.|u\.data|meta_)")
 
 

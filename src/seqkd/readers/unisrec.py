@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from ..columns import IMAGE_FEATURES, ITEM_ID, TEXT_FEATURES, TITLE, RawMarket
 from ..errors import DataError
+from ..features import as_column, read_features
 from .files import read_csv
 from .sequences import atomic, from_histories, from_prefixes, in_order_of_parts, renamed
 
@@ -56,7 +56,7 @@ def read(files: list[Path]) -> RawMarket:
         columns[TITLE] = pa.array([texts.get(item, "") for item in items], pa.string())
     for ending, name in FEATURES.items():
         if (file := _only(files, ending)) is not None:
-            columns[name] = read_features(file, len(items))
+            columns[name] = as_column(read_features(file, len(items)))
     return RawMarket(from_histories(histories, with_split=True), pa.table(columns), str(parts[0][0]), str(index_file))
 
 
@@ -74,16 +74,3 @@ def read_index(file: Path) -> list[str]:
         )
     raw = table["raw"].to_pylist()
     return [item for _, item in sorted(zip(map(int, index), raw, strict=True))]
-
-
-def read_features(file: Path, rows: int) -> pa.Array:
-    """Raw little-endian float32, row-major `(rows, width)`, as list<float32>."""
-    size = file.stat().st_size
-    if size == 0 or size % (4 * rows):
-        raise DataError(
-            f"{file} has {size} bytes, which is not {rows} items x width x 4 bytes, so it is cut off or belongs "
-            "to another item list. Encode the items again."
-        )
-    values = np.fromfile(file, dtype="<f4")
-    offsets = np.arange(rows + 1, dtype=np.int32) * (len(values) // rows)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.float32)))

@@ -31,6 +31,8 @@ class SASRecConfig(RecommenderConfig):
         attend_padding: padding can be read (the original SASRec); needs `padding_side="left"`, turns packing off.
         scale_embedding: multiply item embeddings by the square root of `hidden_size` (the original SASRec).
         mask_padding_logit: leave the padding item out of the softmax; False is RecBole's loss.
+        item_projection_size: P, width of the teacher space from which new items can be projected into the item table
+            (see `seqkd.item_projection`, which sets it); 0 without a projection.
     """
 
     model_type = "seqkd_sasrec"
@@ -49,12 +51,15 @@ class SASRecConfig(RecommenderConfig):
     attend_padding: bool = False
     scale_embedding: bool = False
     mask_padding_logit: bool = True
+    item_projection_size: int = 0
 
     def check(self) -> None:
         super().check()
         for name in ("num_hidden_layers", "num_attention_heads", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.item_projection_size < 0:
+            raise ConfigError(f"item_projection_size must be at least 0, got {self.item_projection_size}.")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")

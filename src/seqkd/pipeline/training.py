@@ -1,0 +1,75 @@
+"""One model trained under an experiment's settings, and those settings checked before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+
+from ..config import Experiment, ModelConfig, make
+from ..distiller import Distiller
+from ..errors import ConfigError
+from ..knowledge import Knowledge
+from ..method import Method
+from ..models.sasrec import SASRecConfig, SASRecModel
+from ..recommender import RecommenderModel, count_items
+from ..trainer import DistillationTrainer
+from ..training_args import DistillationArguments
+from .domains import Domain
+
+
+def new_sasrec(domain: Domain, config: ModelConfig, where: str, seed: int) -> SASRecModel:
+    """An untrained SASRec of the domain's catalogue."""
+    set_seed(seed)
+    model = SASRecModel(make(SASRecConfig, config.model, where, num_items=domain.num_items))
+    model.set_catalogue(domain.split.catalogue, count_items(domain.split.train, domain.num_items))
+    return model
+
+
+def train(
+    model: RecommenderModel,
+    domain: Domain,
+    arguments: DistillationArguments,
+    *,
+    patience: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+    method: Method | None = None,
+    method_weight: float = 1.0,
+    label_weight: float = 1.0,
+    knowledge: Mapping[str, Knowledge] | None = None,
+    resume: bool = False,
+) -> DistillationTrainer:
+    """Train a model alone or, with a method, from knowledge; the trainer's student is the best one on valid."""
+    for teacher in (knowledge or {}).values():
+        teacher.check(split=domain.split, part="train")
+    methods = {} if method is None else {"kd": method}
+    distiller = Distiller(model, methods, dict.fromkeys(methods, method_weight), knowledge, label_weight)
+    all_callbacks = [*callbacks, *([EarlyStoppingCallback(patience)] if patience else [])]
+    trainer = DistillationTrainer(distiller, arguments, domain.part("train"), domain.part("valid"), all_callbacks)
+    trainer.train(resume_from_checkpoint=resume or None)
+    return trainer
+
+
+def arguments_for(experiment: Experiment, name: str, seed: int, *overrides: Mapping[str, Any]) -> DistillationArguments:
+    """The experiment's training arguments with what a model overrides, writing to a folder of its own."""
+    merged: dict[str, Any] = {
+        "eval_strategy": "epoch",
+        "save_strategy": "best",
+        "load_best_model_at_end": True,
+        "save_total_limit": 1,
+        "logging_strategy": "epoch",
+        **experiment.training,
+    }
+    for override in overrides:
+        merged |= override
+    if merged.get("resume_from_checkpoint"):
+        raise ConfigError(
+            "an experiment trains several models and does not resume. Resume one of them in Python: "
+            "DistillationTrainer(...).train(resume_from_checkpoint=True)."
+        )
+    # YAML reads an unquoted `no` as false
+    merged = {key: "no" if key.endswith("_strategy") and value is False else value for key, value in merged.items()}
+    folder = os.path.join(experiment.output_dir, "runs", name)
+    return make(DistillationArguments, merged, "training", output_dir=folder, seed=seed)

@@ -1,0 +1,18 @@
+"""How a program that trained on several processes ends."""
+
+from __future__ import annotations
+
+import gc
+
+from accelerate import PartialState
+
+
+def leave_process_group() -> None:
+    """Wait for the communication threads and end them; call it last, when no trainer is referred to any more.
+
+    A thread of gloo frees the tensors of the last collective a little after that is over. If Python shuts down in
+    this moment, the process aborts ("terminate called without an active exception") although all its work is done
+    (pytorch issue 190489). A trainer that is still there would keep the group, and so the threads, alive.
+    """
+    gc.collect()  # trainers are in reference cycles
+    PartialState().destroy_process_group()

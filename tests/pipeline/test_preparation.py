@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seqkd import pipeline
+from seqkd.config import ModelConfig, TeacherConfig, TextConfig
+from seqkd.errors import ConfigError
+from seqkd.interactions import ITEMS
+from seqkd.splits import load_markets
+
+
+def test_text_is_encoded_when_a_teacher_reads_it(experiment, monkeypatch):
+    """In catalogue order, with the words of the item."""
+    asked = []
+
+    def fake(texts, name, **settings):
+        asked.append((texts, name, settings["pooling"], settings["max_length"]))
+        return np.arange(len(texts) * 3, dtype=np.float32).reshape(-1, 3) + 1
+
+    monkeypatch.setattr(pipeline.domains, "encode_texts", fake)
+    text = TextConfig(encoder="some/encoder", pooling="cls", max_length=7, fields=("title",))
+    domains = pipeline.prepare(replace(experiment, teachers={"t": TeacherConfig(type="unisrec")}, text=text))
+    assert [len(texts) for texts, *_ in asked] == [40, 40] and asked[0][1:] == ("some/encoder", "cls", 7)
+    market = load_markets(pipeline.domains.synthetic_market())["books"]
+    catalogue = domains["books"].split.catalogue
+    assert list(catalogue.item_ids) == market[ITEMS]["item_id"][:]
+    assert asked[0][0][5].startswith(market[ITEMS][5]["title"])
+    # 1, 2, 3 have a root mean square of sqrt(14 / 3)
+    assert pipeline.domains.text_features(domains["books"], text)[0] == pytest.approx(
+        np.array([1, 2, 3]) / np.sqrt(14 / 3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"lerning_rate": 1}}, "training: .*'lerning_rate'.*'learning_rate'"),
+        ({"student": ModelConfig(model={"hiden_size": 8})}, "student.model: .*'hiden_size'.*'hidden_size'"),
+        ({"teachers": {"w": TeacherConfig(model={"hiden_size": 8})}}, "teachers.w.model: .*'hidden_size'"),
+        ({"teachers": {"w": TeacherConfig(type="gru4rec")}}, "teachers.w.type must be .* got 'gru4rec'"),
+        ({"teachers": {"w": TeacherConfig(stage="fine")}}, "teachers.w.stage must be .* got 'fine'"),
+        ({"teachers": {"w": TeacherConfig(folds=2, members=2)}}, "teachers.w: members=2 and folds=2"),
+        ({"method": {"temprature": 1}}, "method: .*'temprature'.*'temperature'"),
+        ({"method": {"curriculum": {"paceing": "sqrt"}}}, "method.curriculum: .*'paceing'.*'pacing'"),
+        ({"method": {"candidates": "all"}}, "candidates must be one of"),
+    ],
+)
+def test_what_is_misspelt_is_named_before_anything_is_loaded(experiment, change, message):
+    experiment = replace(experiment, **{"teachers": {"w": TeacherConfig()}, **change})
+    with pytest.raises(ConfigError, match=message):
+        experiment.check()
+        pipeline.check(experiment)
+
+
+def test_resuming_an_experiment_is_refused_and_not_ignored(experiment):
+    with pytest.raises(ConfigError, match="does not resume"):
+        pipeline.check(replace(experiment, training={"resume_from_checkpoint": "runs/x"}))
