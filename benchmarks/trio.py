@@ -70,7 +70,7 @@ def main() -> None:
     def knowledge(name: str, seed: int) -> Knowledge:
         """Exported once, memory-mapped afterwards."""
         folder = output / "knowledge" / f"{domain.name}-{name}-{seed}"
-        if not (folder / "manifest.json").exists():
+        if not (folder / "knowledge.json").exists():
             told = {"split": domain.split, "part": "train", "k": 2 * experiment.list_length}
             export(teacher(name, seed), domain.split.train, folder=folder, **told)
         return Knowledge.from_pretrained(folder)

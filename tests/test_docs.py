@@ -10,6 +10,7 @@ import pytest
 
 from seqkd import CKDMDSRConfig, Curriculum
 from seqkd.methods import METHODS
+from seqkd.models.recformer import CausalRecformerConfig, RecformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
@@ -30,6 +31,24 @@ def test_every_switch_stands_in_a_table_with_its_default(config):
             continue
         default = str(field.default).lower()
         assert rows[field.name].lower().lstrip("+") == default, field.name
+
+
+@pytest.mark.parametrize(
+    ("config", "section"), [(RecformerConfig, "Recformer"), (CausalRecformerConfig, "Causal Recformer (ours)")]
+)
+def test_every_field_of_a_model_stands_in_its_section_with_its_default(config, section):
+    text = PAPERS.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    rows = {}
+    for names, defaults in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|([^|]*)\|", text, re.MULTILINE):
+        rows |= dict(zip(re.findall(r"\w+", names), re.findall(r"[^\s`,]+", defaults), strict=True))
+    own = set(config.__annotations__) - {"model_type"}
+    assert rows.keys() == own
+    for name in own:
+        default = getattr(config(), name)
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert float(rows[name]) == default, name
+        else:
+            assert rows[name].lower() == str(default).lower(), name
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/papers.md"])

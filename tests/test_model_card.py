@@ -184,3 +184,44 @@ def test_refused(model, tmp_path):
     with pytest.raises(DataError, match="no Hub repository"):
         write_card(tmp_path, model=model, name="CKD", seed=1, repository='x")\nimport os')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teachers_card_says_what_it_was_pretrained_on(model, tmp_path):
+    results = [replace(results_of(model)[2], role="teacher", parameters=9)]  # without the head for pre-training
+    path = write_card(
+        tmp_path,
+        model=model,
+        name="CKD",
+        seed=1,
+        results=results,
+        pretrained_on=["books: 90 users, 4 items, 500 training interactions", "films" + EVIL],
+        training={"loss": "sequence-item contrast", "text": "title, read by minilm"},
+        papers={"UniSRec": "arXiv:2206.05941", "other": "10.1145/1"},
+    )
+    text = path.read_text()
+    for words in (
+        "A pre-trained teacher (SASRecModel, ",
+        "## What it was pre-trained on\n\n* books: 90 users, 4 items, 500 training interactions\n* films",
+        "* loss: sequence-item contrast\n* text: title, read by minilm\n",
+        "All are zero-shot",
+        "Results are zero-shot",
+        "mine = model.for_domain(catalogue, features)",
+        "[arXiv:2206.05941](https://arxiv.org/abs/2206.05941)",
+        "[10.1145/1](https://doi.org/10.1145/1)",
+    ):
+        assert words in text, words
+    for words in ("small sequential recommender", "distilled from", "never, until", "<script", "{{"):
+        assert words not in text, words
+    assert text.count("```") == 2 and text.count("\n# ") == 1
+    assert ModelCard.load(path).data.eval_results[0].metric_value == METRICS["recall@10"]
+    with pytest.raises(DataError, match="with 99999 parameters"):
+        more = [replace(results[0], parameters=99999)]
+        write_card(tmp_path, model=model, name="CKD", seed=1, results=more, pretrained_on=["books"])
+
+
+def test_only_a_teacher_has_the_words_of_one(model, tmp_path):
+    text = write_card(tmp_path, model=model, name="CKD", seed=1, results=results_of(model)).read_text()
+    for words in ("pre-trained", "zero-shot", "for_domain"):
+        assert words not in text, words
+    assert "\n# CKD\n\nA small sequential recommender (SASRecModel), made with seqkd" in text
+    assert "\n\n## How to use it\n" in text

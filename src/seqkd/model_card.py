@@ -40,8 +40,8 @@ LIMITS = {
     "student have in common is taken over, biases included. A history without a known item is answered by popularity.",
     "zero_shot": "Results are zero-shot: the model had no training beyond pre-training. That had seen the training "
     "interactions of these very domains, and numbers of a domain that it never saw are lower.",
-    "content": "Items are told apart by their content alone. An item without any, or with words that the encoder does "
-    "not know, is ranked at random.",
+    "content": "Items are told apart by their content alone. Items without any, or in words that the encoder does "
+    "not know, are ranked all alike.",
     "popular_teacher": "Popular items are recommended more often than their share, as in the interactions, and "
     "students take that over. A history without a known item is answered by popularity.",
     "reconstructed": "Where a paper leaves a formula open, seqkd's reconstruction is used; `docs/papers.md` of seqkd "

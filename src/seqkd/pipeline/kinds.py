@@ -70,13 +70,17 @@ def modalities_for(domain: Domain, reading: Reading, settings: Mapping[str, Any]
 
 def tokens_for(domain: Domain, reading: Reading, settings: Mapping[str, Any]) -> ItemTokens:
     """Recformer reads the item's attributes, token by token."""
+    return processor_for(reading, settings).encode_items(rows_of(domain), cache_dir=CACHE)
+
+
+def processor_for(reading: Reading, settings: Mapping[str, Any]) -> RecformerProcessor:
+    """What turns items into the tokens of the text encoder."""
     names = ("max_attr_num", "max_attr_length", "max_item_length")
-    processor = RecformerProcessor(
+    return RecformerProcessor(
         AutoTokenizer.from_pretrained(text_model(reading.text), trust_remote_code=False),
         fields=reading.text.fields,
         **{name: settings[name] for name in names if name in settings},
     )
-    return processor.encode_items(rows_of(domain), cache_dir=CACHE)
 
 
 KINDS: dict[str, Kind] = {

@@ -24,7 +24,7 @@ from ..models.unisrec import UniSRecForPretraining, UniSRecModel
 from ..recommender import RecommenderModel, count_items
 from ..training_args import DistillationArguments
 from .domains import Domain, joint, text_model
-from .kinds import KINDS, Kind, Reading, reading_of
+from .kinds import KINDS, Kind, Reading, processor_for, reading_of
 from .training import arguments_for, new_sasrec, train
 
 ALONE = {"use_item_embedding": False, "freeze_encoder": False}  # as shared by all domains: no ids, nothing frozen
@@ -121,6 +121,8 @@ def new_teacher(
     content = kind.content(domain, reading, config.model)
     if pretrained is None:
         return build(kind, kind.model, domain, content, config, reading, f"{where}.model")
+    if isinstance(pretrained, RecformerModel):
+        processor_for(reading, config.model).check(pretrained.config)
     counts = count_items(domain.split.train, domain.num_items)
     known = vars(pretrained.config)
     settings = as_shared(config.model) if config.stage == "zero_shot" else config.model

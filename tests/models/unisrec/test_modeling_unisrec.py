@@ -169,6 +169,15 @@ def test_for_domain_shares_all_but_the_items():
         model.for_domain(Catalogue(["x"]), features[:1], use_item_embeddings=True)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"hidden_size": 8}, {"num_hidden_layers": 2}, {"num_experts": 2}, {"max_position_embeddings": 6}]
+)
+def test_a_domain_of_another_shape_is_refused(changes):
+    model = make(num_attention_heads=2)
+    with pytest.raises(ConfigError, match="another shape with"):
+        model.for_domain(Catalogue(["x"]), torch.randn(1, 4), **changes)
+
+
 def test_training_reaches_everything_and_learns():
     model = make(use_item_embedding=True).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)

@@ -96,9 +96,7 @@ class CausalRecformerModel(RecformerModel):
         self, item_ids: List[str], embeddings: Tensor | None = None, *, features: ItemTokens | None = None
     ) -> None:
         """As in `RecformerModel`; a learned vector starts at zero, so a new item is its text alone."""
-        texts = super().item_embeddings()
         super().add_items(item_ids, embeddings, features=features)
-        self.item_vectors[: len(texts)] = texts  # it took what items are ranked by for what their texts say
         if self.item_embedding is not None:
             old = self.item_embedding.weight
             self.item_embedding = LearnedVectors(len(old) + len(item_ids), old.shape[1]).to(old)

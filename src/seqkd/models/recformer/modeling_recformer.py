@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from collections.abc import Sequence as List
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class RecformerModel(RecommenderModel):
     main_input_name = "histories"
     inputs: tuple[str, ...] = ("histories",)
     supports_gradient_checkpointing = True
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^item_words$"]  # what only pre-training reads
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"^lm_head\.", r"^item_words$"]  # what only pre-training reads
     item_input_ids: Tensor
     item_token_types: Tensor
     item_lengths: Tensor
@@ -216,7 +216,9 @@ class RecformerModel(RecommenderModel):
             raise ConfigError("Recformer reads items as text and learns no vector per item: leave `embeddings` out.")
         if features is None:
             raise DataError("Recformer reads items as text: add_items(ids, features=processor.encode_items(rows)).")
-        rows, old = self._rows(features, len(item_ids)), self.item_embeddings()
+        rows = self._rows(features, len(item_ids))
+        self.item_embeddings()  # old vectors are made before there are new items
+        old = self.item_vectors
         self._extend_catalogue(item_ids)
         for name, new in rows.items():
             setattr(self, name, torch.cat([getattr(self, name), new]))
@@ -250,6 +252,9 @@ class RecformerModel(RecommenderModel):
             features: their tokens.
             item_counts: `(I+1,)`, see `set_catalogue`.
             changes: configuration fields that differ.
+
+        Raises:
+            ConfigError: a field does not exist, or these weights do not fit the shape that it asks for.
         """
         config = copy.deepcopy(self.config)
         unknown = [name for name in changes if name not in config.to_dict()]
@@ -259,7 +264,15 @@ class RecformerModel(RecommenderModel):
             setattr(config, name, value)
         config.check()
         model = AutoModel.from_config(config)
-        theirs = self.state_dict()
+        theirs, ours = self.state_dict(), model.state_dict()
+        misfit = [name for name in theirs.keys() & ours.keys() if theirs[name].shape != ours[name].shape]
+        misfit += [name for name in theirs.keys() ^ ours.keys() if name.startswith("encoder.")]  # more layers, or fewer
+        misfit = [name for name in misfit if not name.startswith("item_")]
+        if misfit:
+            raise ConfigError(
+                f"{min(misfit)} has another shape with {changes}, so this model's weights cannot be shared. Leave "
+                "sizes and layers as they are, or build a model of that shape and train it from scratch."
+            )
         shared = [name for name, _ in model.named_parameters() if not name.startswith("item_embedding.")]
         model.load_state_dict({name: theirs[name] for name in shared}, strict=False)
         model.set_item_features(features)
