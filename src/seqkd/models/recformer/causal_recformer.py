@@ -6,7 +6,8 @@ its way of seeing items, at a cost that a CPU can carry: with n items in a histo
 
 While items stand still within an epoch (the paper's first stage), nothing but the reader of histories learns. A matrix
 between an item's text vector and the vector it is ranked by, the identity at first, lets items learn in every step too;
-with `use_item_embedding` each item also learns a vector of its own, as in UniSRec's transductive setting.
+with `use_item_embedding` each item also learns a vector of its own, added to its tokens where it is read and to its
+text vector where it is ranked, as in UniSRec's transductive setting.
 """
 
 from __future__ import annotations
@@ -70,13 +71,16 @@ class CausalRecformerModel(RecformerModel):
         states = self.read(item_ids, sequence_ids, position_ids)
         return RecommenderOutput(query_embeddings=F.normalize(states.flatten(0, 1)[query_index].float(), dim=-1))
 
-    def encode_histories(self, histories: Tensor) -> Tensor:
-        """`(Q, D)` of unit length, of `histories (Q, n)`, newest first and 0 padded, as everywhere in Recformer."""
+    def encode_histories(self, histories: Tensor, *, learned: bool = True) -> Tensor:
+        """`(Q, D)` of unit length, of `histories (Q, n)`, newest first and 0 padded, as everywhere in Recformer.
+
+        `learned` False leaves the learned vectors out: the text alone.
+        """
         histories = histories[:, : self.config.max_position_embeddings]
         lengths = (histories != 0).sum(dim=1, keepdim=True)  # (Q, 1)
         place = torch.arange(histories.shape[1], device=histories.device).expand(len(histories), -1)  # (Q, n)
         oldest_first = histories.gather(1, (lengths - 1 - place).clamp(min=0)).masked_fill(place >= lengths, 0)
-        states = self.read(oldest_first, (oldest_first != 0).long(), place)
+        states = self.read(oldest_first, (oldest_first != 0).long(), place, learned=learned)
         newest = (lengths - 1).clamp(min=0)[..., None].expand(-1, -1, states.shape[2])
         return F.normalize(states.gather(1, newest).squeeze(1).float(), dim=-1)
 
@@ -102,15 +106,18 @@ class CausalRecformerModel(RecformerModel):
             self.item_embedding = LearnedVectors(len(old) + len(item_ids), old.shape[1]).to(old)
             self.item_embedding.weight.copy_(torch.cat([old, old.new_zeros(len(item_ids), old.shape[1])]))
 
-    def read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor) -> Tensor:
+    def _text_of(self, ids: Tensor) -> Tensor:
+        return self.encode_histories(ids[:, None], learned=False)
+
+    def read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, *, learned: bool = True) -> Tensor:
         """Mean state of every item's tokens, knowing all older items: `(B, H, D)` for arguments `(B, H)`."""
         rows = max(1, TOKENS // max(1, item_ids.shape[1] * self.config.item_length))  # few enough for the caches
         parts = zip(*(tensor.split(rows) for tensor in (item_ids, sequence_ids, position_ids)), strict=True)
         half = self.config.encoder_dtype == "bfloat16"
         with torch.autocast(item_ids.device.type, torch.bfloat16) if half else nullcontext():
-            return torch.cat([self._read(*part) for part in parts])
+            return torch.cat([self._read(*part, learned) for part in parts])
 
-    def _read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor) -> Tensor:
+    def _read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, learned: bool) -> Tensor:
         lengths = self.item_lengths[item_ids].long()  # (B, H)
         longest = int(F.pad(lengths.flatten(), (1, 0), value=1).max())  # 1 also where there are no histories
         words = self.item_input_ids[item_ids][..., :longest].long()
@@ -122,6 +129,8 @@ class CausalRecformerModel(RecformerModel):
         states = states + embeddings.position_embeddings(position + embeddings.pad)
         states = states + embeddings.token_type_embeddings(self.item_token_types[item_ids][..., :longest].long())
         states = states + embeddings.item_position_embeddings(position_ids + 1)[:, :, None]
+        if learned and self.item_embedding is not None:
+            states = states + self.item_embedding(item_ids)[:, :, None]
         states = embeddings.dropout(embeddings.LayerNorm(states)).flatten(1, 2)  # (B, H L, D)
 
         same = sequence_ids[:, :, None] == sequence_ids[:, None, :]  # (B, H, H)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from collections.abc import Sequence as List
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class RecformerModel(RecommenderModel):
     main_input_name = "histories"
     inputs: tuple[str, ...] = ("histories",)
     supports_gradient_checkpointing = True
-    _keys_to_ignore_on_load_unexpected: ClassVar = [r"^lm_head\.", r"^item_words$"]  # what only pre-training reads
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^item_words$"]  # noqa: RUF012 - what only pre-training reads
     item_input_ids: Tensor
     item_token_types: Tensor
     item_lengths: Tensor
@@ -158,9 +158,12 @@ class RecformerModel(RecommenderModel):
         was_training = self.training
         self.eval()
         try:
-            return self.encode_histories(ids[:, None]).to(self.item_vectors)
+            return self._text_of(ids).to(self.item_vectors)
         finally:
             self.train(was_training)
+
+    def _text_of(self, ids: Tensor) -> Tensor:
+        return self.encode_histories(ids[:, None])  # an item is a history of one
 
     @torch.no_grad()
     def set_item_features(self, features: ItemTokens) -> None:
