@@ -112,12 +112,12 @@ class CausalRecformerModel(RecformerModel):
     def read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, *, learned: bool = True) -> Tensor:
         """Mean state of every item's tokens, knowing all older items: `(B, H, D)` for arguments `(B, H)`."""
         rows = max(1, TOKENS // max(1, item_ids.shape[1] * self.config.item_length))  # few enough for the caches
-        parts = zip(*(tensor.split(rows) for tensor in (item_ids, sequence_ids, position_ids)), strict=True)
+        parts = zip(item_ids.split(rows), sequence_ids.split(rows), position_ids.split(rows), strict=True)
         half = self.config.encoder_dtype == "bfloat16"
         with torch.autocast(item_ids.device.type, torch.bfloat16) if half else nullcontext():
-            return torch.cat([self._read(*part, learned) for part in parts])
+            return torch.cat([self._read(*part, learned=learned) for part in parts])
 
-    def _read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, learned: bool) -> Tensor:
+    def _read(self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, *, learned: bool) -> Tensor:
         lengths = self.item_lengths[item_ids].long()  # (B, H)
         longest = int(F.pad(lengths.flatten(), (1, 0), value=1).max())  # 1 also where there are no histories
         words = self.item_input_ids[item_ids][..., :longest].long()
