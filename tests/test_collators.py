@@ -113,7 +113,7 @@ def rows_of(item_ids, first_target, query_start):
 def test_dataset_reads_rows():
     rows = SequenceDataset(rows_of([[1, 2, 3], [4, 5]], [1, 1], [0, 3]), num_items=5)
     assert len(rows) == 2 and rows.num_queries == 5
-    assert rows[1].item_ids.tolist() == [4, 5] and rows[1][1:] == (1, 3)
+    assert rows[1].item_ids.tolist() == [4, 5] and rows[1][1:] == (1, 3, 0)
 
 
 def test_dataset_keeps_to_a_selection():

@@ -28,6 +28,7 @@ def test_two_rows_by_hand():
     batch = HistoryCollator(3, tail=True, seen=True)([row([5, 6, 7]), row([1, 2, 3, 4, 9], 4, 10)])
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "histories": [[5, 0, 0], [6, 5, 0], [7, 6, 5], [4, 3, 2], [9, 4, 3]],
+        "user_ids": [0, 0, 0, 0, 0],
         "targets": [6, 7, UNLABELLED, 9, UNLABELLED],
         "query_ids": [0, 1, 2, 10, 11],
         "history_lengths": [1, 2, 3, 4, 5],

@@ -191,3 +191,13 @@ def test_ml_100k_temporal(data: Path):
 
 def parts(split) -> list[tuple[str, Dataset]]:
     return [("train", split.train), ("valid", split.valid), ("test", split.test)]
+
+
+def test_a_query_for_every_user():
+    """queries="users": one training row and one query a user, histories whole, evaluation as ever."""
+    split = leave_one_out(market(EVENTS), max_length=1, queries="users")
+    assert rows(split.train) == [("u", [1, 2], 2, 0), ("v", [4], 1, 1), ("w", [1], 1, 2)]
+    assert rows(split.test) == [("u", [1, 2, 3, 4], 3, 0), ("v", [4, 2, 3], 2, 2)]
+    assert split.users.item_ids == ("u", "v", "w")
+    with pytest.raises(ConfigError, match="'positions', 'users'"):
+        leave_one_out(market(EVENTS), queries="sets")

@@ -70,13 +70,13 @@ class Catalogue:
         """sha256 of the ids in order: equal exactly when two models share their item rows."""
         return hashlib.sha256("\0".join(self.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def save(self, folder: str | os.PathLike) -> None:
-        with open(os.path.join(folder, FILE_NAME), "w", encoding="utf-8") as file:
+    def save(self, folder: str | os.PathLike, name: str = FILE_NAME) -> None:
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             json.dump(self.item_ids, file)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Catalogue:
-        """Read `item_ids.json`.
+        """Read what `save` wrote.
 
         Raises:
             CheckpointError: the file is no JSON list of strings.
@@ -86,10 +86,10 @@ class Catalogue:
                 item_ids = json.load(file)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CheckpointError(
-                f"{path} is damaged ({error}). Copy {FILE_NAME} from the original checkpoint."
+                f"{path} is damaged ({error}). Copy it from the original checkpoint."
             ) from error
         if not isinstance(item_ids, list) or not all(isinstance(item, str) for item in item_ids):
-            raise CheckpointError(f"{path} must hold a JSON list of item id strings.")
+            raise CheckpointError(f"{path} must hold a JSON list of id strings.")
         try:
             return cls(item_ids)
         except DataError as error:

@@ -52,7 +52,7 @@ def hide_items(split: Split, share: float = 0.1, seed: int = 0) -> HiddenItems:
     num_items = len(split.catalogue)
     parts = {name: SequenceDataset(split.part(name), num_items) for name in PARTS}
     users = {name: split.part(name)[USER_ID] for name in PARTS}
-    asked = np.unique(np.concatenate([items[first:] for part in parts.values() for items, first, _ in part]))
+    asked = np.unique(np.concatenate([items[first:] for part in parts.values() for items, first, *_ in part]))
     hidden = np.sort(np.random.default_rng(seed).choice(asked, round(share * len(asked)), replace=False))
     order = np.concatenate([np.setdiff1d(np.arange(1, num_items + 1), hidden), hidden])  # old ids in their new order
     row, num_warm = np.zeros(num_items + 1, dtype=np.int32), num_items - len(hidden)
@@ -75,7 +75,7 @@ def hide_items(split: Split, share: float = 0.1, seed: int = 0) -> HiddenItems:
 
 def _warm(users: Sequence[str], part: SequenceDataset, row: np.ndarray, num_warm: int, *, tails: bool) -> Iterator[Row]:
     """Rows without the hidden items; one that asks nothing any more is left out (`tails`: its last query is enough)."""
-    for user, (items, first, _) in zip(users, part, strict=True):
+    for user, (items, first, *_) in zip(users, part, strict=True):
         kept = row[items] <= num_warm
         first = max(int(kept[:first].sum()), 1)
         if kept.sum() >= first + (not tails):
@@ -84,7 +84,7 @@ def _warm(users: Sequence[str], part: SequenceDataset, row: np.ndarray, num_warm
 
 def _cold(users: Sequence[str], part: SequenceDataset, row: np.ndarray, num_warm: int) -> Iterator[Row]:
     """A row for every query whose target is hidden."""
-    for user, (items, first, _) in zip(users, part, strict=True):
+    for user, (items, first, *_) in zip(users, part, strict=True):
         kept = row[items] <= num_warm
         for at in range(first, len(items)):
             if not kept[at]:

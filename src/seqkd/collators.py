@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as List
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
@@ -16,35 +16,45 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .catalogue import PADDING
+from .catalogue import PADDING, Catalogue
 from .errors import DataError
 
 UNLABELLED = -100  # target of a query whose answer is not known; the loss skips it
 
 
 class Sequence(NamedTuple):
-    """One row of a split, without a copy: `item_ids (n,)`, its first target position and its first query id."""
+    """One row of a split, without a copy: `item_ids (n,)`, its first target position, first query id and user."""
 
     item_ids: np.ndarray
     first_target: int
     query_start: int
+    user: int = 0  # internal id; 0 where it is not known
 
 
 class SequenceDataset(Dataset):
     """The rows of one part of a split as zero-copy views of its Arrow columns.
 
+    Args:
+        users: numbers the users, for models that know them (`split.users`); without it every user is 0, unknown.
+
     Raises:
         DataError: an item id lies outside `1..num_items`.
     """
 
-    def __init__(self, rows: datasets.Dataset, num_items: int) -> None:
+    def __init__(self, rows: datasets.Dataset, num_items: int, users: Catalogue | None = None) -> None:
         table = rows.with_format("arrow")[:]
         column = table.column("item_ids").combine_chunks()
         self.offsets = column.offsets.to_numpy()
         self.values = column.values.to_numpy()
         self.first_target = table.column("first_target").to_numpy()
         self.query_start = table.column("query_start").to_numpy()
+        self.num_items = num_items
         self._check(table, num_items)
+        names = table.column("user_id").combine_chunks().dictionary_encode()
+        self.owner = names.indices.to_numpy()  # (rows,) rows of one user share a number
+        self.user = np.zeros(len(self), dtype=np.int64)
+        if users is not None:
+            self.user = users.encode(names.dictionary.to_pylist())[self.owner]
 
     def _check(self, table, num_items: int) -> None:
         items = self.values[self.offsets[0] : self.offsets[-1]]
@@ -66,7 +76,11 @@ class SequenceDataset(Dataset):
 
     def __getitem__(self, row: int) -> Sequence:
         items = self.values[self.offsets[row] : self.offsets[row + 1]]
-        return Sequence(items, int(self.first_target[row]), int(self.query_start[row]))
+        return Sequence(items, int(self.first_target[row]), int(self.query_start[row]), int(self.user[row]))
+
+    def asked(self, tail: bool) -> tuple[np.ndarray, np.ndarray]:
+        """First query id and number of queries of every row, `(rows,)` each."""
+        return self.query_start, np.maximum(np.diff(self.offsets) - self.first_target + tail, 1)
 
     @property
     def num_queries(self) -> int:
@@ -74,6 +88,15 @@ class SequenceDataset(Dataset):
         if not len(self):
             return 0
         return int((self.query_start + np.diff(self.offsets) - self.first_target + 1).max())
+
+
+class Collator(Protocol):
+    """Lays out rows of a data set as the batch that a model reads; the trainer tells it the seed and the epoch."""
+
+    seed: int
+    epoch: int
+
+    def __call__(self, rows: Any, /) -> dict[str, Tensor]: ...
 
 
 class QueryCollator:

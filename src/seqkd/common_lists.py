@@ -63,6 +63,6 @@ def _scores_of(items: Tensor, topk: Tensor, scores: Tensor) -> Tensor:
 def labels_of(dataset: SequenceDataset) -> Tensor:
     """The label of every query id of a part, `(N,)`; `UNLABELLED` for tails and ids that nobody asks."""
     labels = torch.full((dataset.num_queries,), UNLABELLED, dtype=torch.int64)
-    for items, first, start in dataset:
+    for items, first, start, _ in dataset:
         labels[start : start + len(items) - first] = torch.tensor(items[first:], dtype=torch.int64)
     return labels

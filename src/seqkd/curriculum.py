@@ -69,7 +69,7 @@ def history_statistics(dataset: SequenceDataset, item_counts: np.ndarray) -> tup
     """
     surprise = -np.log(np.maximum(item_counts, 1) / max(item_counts.sum(), 1))  # (I+1,)
     lengths, rarity = np.zeros(dataset.num_queries, dtype=np.int64), np.zeros(dataset.num_queries)
-    for items, first, start in dataset:
+    for items, first, start, _ in dataset:
         history = np.arange(max(first, 1), len(items) + 1)
         ids = start - first + history
         lengths[ids] = history

@@ -54,6 +54,8 @@ class Distiller(nn.Module):
             raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
         self.tables: frozenset[str] = frozenset().union(*(method.requires for method in taught.values()))
         self._check_tables()
+        for method in taught.values():
+            method.prepare(student, self.knowledge)
         self._item_tables: dict[str, dict[str, Tensor]] = {}
 
     def _check_tables(self) -> None:
@@ -102,7 +104,8 @@ class Distiller(nn.Module):
         per_query: dict[str, Tensor] = {}
         if self.student.config.loss_type != "softmax":
             del labels["label"]
-            loss = self.student.training_loss(output, targets, batch.get("step_targets"))
+            drawn = {"negatives": batch["negatives"]} if "negatives" in batch else {}
+            loss = self.student.training_loss(output, targets, batch.get("step_targets"), **drawn)
             per_query["label"] = loss * share
         knowledge = self._knowledge_of(batch)
         statistics: dict[str, Tensor] = {}

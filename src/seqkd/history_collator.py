@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .collators import UNLABELLED, Sequence, ranges
+from .errors import DataError
 
 
 class HistoryCollator:
@@ -20,10 +21,12 @@ class HistoryCollator:
         seen: add `seen_query (S,)` and `seen_items (S,)`, the whole history of every query as pairs.
         sample_one: for training: one labelled query of each row; `tail` is ignored. Which one depends on `seed`,
             `epoch` and the row alone, so a run that is resumed, wherever it stopped, asks what it would have asked.
+        known_users: for models that answer by user: a user may have no history, but must be known.
         newest_half: with `sample_one`, draw from the newest half of the row: its targets from position (n-1)//2 on.
 
     Returns (call):
-        `histories (Q, n)`, the newest item first, 0 padded; `targets`, `query_ids`, `history_lengths` `(Q,)`; int64.
+        `histories (Q, n)`, the newest item first, 0 padded; `user_ids` (0 where unknown), `targets`, `query_ids`,
+        `history_lengths` `(Q,)`; int64.
     """
 
     def __init__(
@@ -34,16 +37,22 @@ class HistoryCollator:
         seen: bool = False,
         sample_one: bool = False,
         newest_half: bool = False,
+        known_users: bool = False,
     ) -> None:
         self.max_items, self.tail, self.seen = max_items, tail, seen
-        self.sample_one, self.newest_half = sample_one, newest_half
+        self.sample_one, self.newest_half, self.known_users = sample_one, newest_half, known_users
         self.seed = self.epoch = 0  # the trainer sets them
 
     def __call__(self, sequences: List[Sequence]) -> dict[str, Tensor]:
         sizes = np.array([len(s.item_ids) for s in sequences], dtype=np.int64)
         items = np.concatenate([s.item_ids for s in sequences] or [np.zeros(0, np.int64)])
         base = np.cumsum(sizes) - sizes  # where each row begins
-        first = np.array([max(s.first_target, 1) for s in sequences], dtype=np.int64)
+        if self.known_users and any(s.user == 0 for s in sequences):
+            raise DataError(
+                "a user of these rows is unknown to a model that answers for known users only: he is not in the "
+                "training part, or the rows were not given users=split.users."
+            )
+        first = np.array([max(s.first_target, not self.known_users) for s in sequences], dtype=np.int64)
         asked = np.maximum(sizes + (self.tail and not self.sample_one) - first, 0)
         if self.sample_one:
             if self.newest_half:
@@ -69,6 +78,7 @@ class HistoryCollator:
         query_start = np.array([s.query_start - s.first_target for s in sequences], dtype=np.int64)
         out = {
             "histories": histories,
+            "user_ids": np.array([s.user for s in sequences], dtype=np.int64)[owner],
             "targets": targets,
             "query_ids": query_start[owner] + position,
             "history_lengths": position,

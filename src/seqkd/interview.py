@@ -44,7 +44,7 @@ class Interview:
     ) -> None:
         self.teacher, self.tables, self.k, self.dtype = teacher, tables, k, dtype
         self.batch_size, self.filter_seen = batch_size, filter_seen
-        self.sequences = SequenceDataset(rows, teacher.config.num_items)
+        self.sequences = SequenceDataset(rows, teacher.config.num_items, teacher.users)
         if not len(self.sequences):
             raise KnowledgeError("there is nothing to ask: this part of the split has no rows.")
         self.order = np.argsort(self.sequences.query_start, kind="stable")
@@ -81,7 +81,7 @@ class Interview:
             tables["query_topk"] = blank("query_topk", (rows, self.k), torch.int32)
             tables["query_scores"] = blank("query_scores", (rows, self.k), self.dtype)
         if "query_embeddings" in self.tables:
-            tables["query_embeddings"] = blank("query_embeddings", (rows, self.teacher.config.hidden_size), self.dtype)
+            tables["query_embeddings"] = blank("query_embeddings", (rows, self.teacher.embedding_size), self.dtype)
         asked, masked = torch.zeros(rows, dtype=torch.bool), 0
         for batch in self._batches(piece):
             inputs = {name: batch[name].to(self.teacher.device) for name in self.teacher.inputs}
@@ -158,7 +158,7 @@ def windows(sequence: Sequence, max_length: int) -> Iterator[Sequence]:
     last = min(size, max(first, max_length))
     while True:
         start = sequence.query_start + first - sequence.first_target
-        yield Sequence(sequence.item_ids[:last], first, start)
+        yield Sequence(sequence.item_ids[:last], first, start, sequence.user)
         if last >= size:
             return
         first, last = last + 1, min(size, last + max(1, max_length // 2))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from .curriculum import Curriculum
+from .knowledge import Knowledge
+from .positives import Positives
 from .recommender import RecommenderModel, RecommenderOutput
 
 
@@ -21,6 +23,15 @@ class SoftLabels(NamedTuple):
 
     items: Tensor
     probs: Tensor
+
+
+class Epoch(NamedTuple):
+    """What is known when an epoch begins, the same however often it is begun (a resumed run begins it again)."""
+
+    number: int  # from 0
+    num_epochs: float
+    generator: Generator  # on the CPU, seeded by the run's seed, the epoch and the method
+    positives: Positives  # what users have, so that it is no negative
 
 
 class Method(nn.Module):
@@ -47,6 +58,16 @@ class Method(nn.Module):
     def requires(self) -> frozenset[str]:
         """Knowledge tables read from every teacher; checked when the distiller is built."""
         return frozenset()
+
+    def prepare(self, student: RecommenderModel, knowledge: Mapping[str, Knowledge]) -> None:
+        """Build what depends on widths and sizes; the distiller calls it once, before anything is trained or loaded.
+
+        Raises:
+            ConfigError: the method cannot teach this student. KnowledgeError: what a teacher says does not fit.
+        """
+
+    def on_epoch_begin(self, epoch: Epoch) -> None:
+        """Anneal, or draw lists anew. What is drawn here depends on `epoch` and the knowledge alone."""
 
     def forward(
         self,

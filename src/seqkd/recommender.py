@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from . import hub, losses
 from .catalogue import FILE_NAME, PADDING, Catalogue
-from .collators import UNLABELLED, QueryCollator, Sequence
+from .collators import UNLABELLED, Collator, QueryCollator, Sequence, SequenceDataset
 from .configuration import RecommenderConfig
 from .errors import CheckpointError, ConfigError, DataError
-from .history_collator import HistoryCollator
 
 logger = logging.getLogger(__name__)
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -65,6 +65,7 @@ class RecommenderModel(PreTrainedModel):
     def __init__(self, config: RecommenderConfig) -> None:
         super().__init__(config)
         self.catalogue: Catalogue | None = None
+        self.users: Catalogue | None = None  # only of models that know users, see `user_recommender`
         self.register_buffer("item_counts", torch.zeros(config.num_items + 1))
 
     # ---- what a subclass writes -------------------------------------------------------------------------------
@@ -91,6 +92,11 @@ class RecommenderModel(PreTrainedModel):
             f"{type(self).__name__} reads no content of items. Take the teacher space of a model that does (UniSRec), "
             "or text vectors themselves."
         )
+
+    @property
+    def embedding_size(self) -> int:
+        """D, width of query and item embeddings."""
+        return self.config.hidden_size
 
     # ---- scores and losses ------------------------------------------------------------------------------------
 
@@ -189,13 +195,13 @@ class RecommenderModel(PreTrainedModel):
         Raises:
             DataError: `k` is below 1, or a history is a bare string.
         """
+        return self._answer(self._sequences(histories), k, filter_seen, batch_size)
+
+    def _sequences(self, histories: List[List[str]], users: np.ndarray | None = None) -> list[Sequence]:
+        """Histories as rows that ask for what comes next; `users (n,)` internal ids, 0 where unknown."""
         catalogue = self._known_catalogue()
-        if k < 1:
-            raise DataError(f"k must be at least 1, got {k}.")
         if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
             raise DataError("histories must be a list of lists of item ids, e.g. recommend([['B001', 'B007']]).")
-        if k > len(catalogue):
-            logger.warning("k=%d is more than the catalogue's %d items; each list ends earlier.", k, len(catalogue))
         encoded = [catalogue.encode(history) for history in histories]
         unknown = sum(int((rows == PADDING).sum()) for rows in encoded)
         if unknown:
@@ -203,37 +209,50 @@ class RecommenderModel(PreTrainedModel):
                 "%d of %d history items are not in the catalogue and are skipped.", unknown, sum(map(len, encoded))
             )
         encoded = [rows[rows != PADDING] for rows in encoded]
+        numbers = [0] * len(encoded) if users is None else users.tolist()
+        return [Sequence(rows, len(rows), 0, user) for rows, user in zip(encoded, numbers, strict=True)]
+
+    def _can_answer(self, sequence: Sequence) -> bool:
+        """False where only popularity is left."""
+        return len(sequence.item_ids) > 0
+
+    def _answer(self, sequences: List[Sequence], k: int, filter_seen: bool, batch_size: int) -> Recommendations:
+        catalogue = self._known_catalogue()
+        if k < 1:
+            raise DataError(f"k must be at least 1, got {k}.")
+        if k > len(catalogue):
+            logger.warning("k=%d is more than the catalogue's %d items; each list ends earlier.", k, len(catalogue))
         items, scores = [], []
         # a batch of scores over the whole catalogue is held at a time: no more than 2^26 of them
         batch_size = max(1, min(batch_size, 2**26 // (len(catalogue) + 1)))
         was_training = self.training
         if was_training:
             self.eval()
-        for at in range(0, len(encoded), batch_size):
+        for at in range(0, len(sequences), batch_size):
             part_items, part_scores = self._recommend_rows(
-                encoded[at : at + batch_size], min(k, len(catalogue)), filter_seen
+                sequences[at : at + batch_size], min(k, len(catalogue)), filter_seen
             )
             items += [catalogue.decode(row) for row in part_items]
             scores += part_scores
         if was_training:
             self.train()
-        return Recommendations(items, scores, [len(rows) == 0 for rows in encoded])
+        return Recommendations(items, scores, [not self._can_answer(sequence) for sequence in sequences])
 
     def _recommend_rows(
-        self, histories: List[np.ndarray], k: int, filter_seen: bool
+        self, sequences: List[Sequence], k: int, filter_seen: bool
     ) -> tuple[list[list[int]], list[list[float]]]:
         popularity = torch.log1p(self.item_counts) - torch.log1p(self.item_counts.sum())  # (I+1,)
-        scores = popularity.repeat(len(histories), 1)  # (B, I+1)
-        known = [i for i, rows in enumerate(histories) if len(rows)]
+        scores = popularity.repeat(len(sequences), 1)  # (B, I+1)
+        known = [row for row, sequence in enumerate(sequences) if self._can_answer(sequence)]
         if known:
-            batch = self.collator(tail=True)([Sequence(histories[i], len(histories[i]), 0) for i in known])
+            batch = self.collator(tail=True)([sequences[row] for row in known])
             inputs = {name: batch[name].to(self.device) for name in self.inputs}
             scores[known] = self.score(self(**inputs).query_embeddings).to(scores.dtype)
         blocked = torch.finfo(scores.dtype).min
         scores[:, PADDING] = blocked
         if filter_seen:
-            for row, history in enumerate(histories):
-                scores[row, torch.from_numpy(history).to(scores.device)] = blocked
+            for row, sequence in enumerate(sequences):
+                scores[row, torch.from_numpy(sequence.item_ids).to(scores.device)] = blocked
         best = scores.topk(k)
         keep = best.values > blocked
         return (
@@ -241,9 +260,7 @@ class RecommenderModel(PreTrainedModel):
             [row[kept].tolist() for row, kept in zip(best.values, keep, strict=True)],
         )
 
-    def collator(
-        self, *, tail: bool = False, seen: bool = False, training: bool = False
-    ) -> QueryCollator | HistoryCollator:
+    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> Collator:
         """What lays batches out the way this model reads them.
 
         Args:
@@ -253,6 +270,10 @@ class RecommenderModel(PreTrainedModel):
                 one of them.
         """
         return QueryCollator(self.config.max_position_embeddings, tail=tail, seen=seen)
+
+    def training_rows(self, sequences: SequenceDataset) -> Dataset:
+        """What this model is trained on: the rows of a split as they are, or in pieces (see `seqkd.pairs`)."""
+        return sequences
 
     @torch.no_grad()
     def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:

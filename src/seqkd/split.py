@@ -32,6 +32,7 @@ class Split:
     A row of a part: `user_id`, `item_ids` (internal ids, oldest first), `first_target`, `query_start`. Its
     queries are the positions p in `[first_target, len(item_ids)]`: history `item_ids[:p]`, target `item_ids[p]`; the
     last one, the tail, has no target. The id of a query is `query_start + p - first_target`; each part counts from 0.
+    A training row whose only query is the tail asks for a set: what else does a user with these items want?
 
     `report` counts what was dropped, cut or is unusual.
     """
@@ -47,6 +48,11 @@ class Split:
     def part(self, name: str) -> Dataset:
         """`train`, `valid` or `test` by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+    @cached_property
+    def users(self) -> Catalogue:
+        """The users of the training part, numbered as they come; the others are unknown to models that know users."""
+        return Catalogue(pc.unique(table_of(self.train)[USER_ID]).to_pylist())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -34,18 +34,31 @@ __all__ = [
 ]
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = range(3)
+QUERIES = ("positions", "users")
 
 
-def leave_one_out(market: DatasetDict, *, max_length: int = 50) -> Split:
-    """Last interaction of each user tests, the one before validates; users with fewer than 3 only train."""
+def leave_one_out(market: DatasetDict, *, max_length: int = 50, queries: str = "positions") -> Split:
+    """Last interaction of each user tests, the one before validates; users with fewer than 3 only train.
+
+    Args:
+        max_length: items of the longest history.
+        queries: what training asks, here and in the other protocols: `positions`, what comes after each part of a
+            history; or `users`, which items a user wants, whatever their order and however many (for models that know
+            users, see `seqkd.pairs`; histories are then whole, and one list per user is all that a teacher says).
+    """
     log = Histories.of(market)
     position, length = log.position(), log.lengths()[log.user]
     part = np.where(length < 3, TRAIN, np.clip(position - (length - 3), TRAIN, TEST))
-    return _cut(log, part, "loo", max_length, {"users_only_in_train": int((log.lengths() < 3).sum())})
+    return _cut(log, part, "loo", max_length, queries, {"users_only_in_train": int((log.lengths() < 3).sum())})
 
 
 def temporal(
-    market: DatasetDict, *, valid_from: int | float = 0.8, test_from: int | float = 0.9, max_length: int = 50
+    market: DatasetDict,
+    *,
+    valid_from: int | float = 0.8,
+    test_from: int | float = 0.9,
+    max_length: int = 50,
+    queries: str = "positions",
 ) -> Split:
     """One point in time for all users: before `valid_from` trains, from `test_from` on tests.
 
@@ -70,10 +83,10 @@ def temporal(
                 f"no interaction falls into {name}: the data covers {span}, valid starts at {limits[0]}, test at "
                 f"{limits[1]}. Move the limits."
             )
-    return _cut(log, part, "temporal", max_length, {})
+    return _cut(log, part, "temporal", max_length, queries, {})
 
 
-def preset(market: DatasetDict, *, max_length: int = 50) -> Split:
+def preset(market: DatasetDict, *, max_length: int = 50, queries: str = "positions") -> Split:
     """The split that the data brings in its column `split`; within a user train is before valid, valid before test."""
     if SPLIT not in market[INTERACTIONS].column_names:
         raise DataError(
@@ -81,7 +94,7 @@ def preset(market: DatasetDict, *, max_length: int = 50) -> Split:
             "or temporal."
         )
     log = Histories.of(market, by_part=True)
-    return _cut(log, log.part, "preset", max_length, {})
+    return _cut(log, log.part, "preset", max_length, queries, {})
 
 
 def _point(value: int | float, time: np.ndarray) -> int:
@@ -94,12 +107,12 @@ def _point(value: int | float, time: np.ndarray) -> int:
     return value
 
 
-def split_by(market: DatasetDict, protocol: str, *, max_length: int = 50) -> Split:
+def split_by(market: DatasetDict, protocol: str, *, max_length: int = 50, queries: str = "positions") -> Split:
     """Split by the name of a protocol: `loo`, `temporal` or `preset`."""
     protocols = {"loo": leave_one_out, "temporal": temporal, "preset": preset}
     if protocol not in protocols:
         raise ConfigError(f"there is no protocol {protocol!r}; choose one of {list(protocols)}.")
-    return protocols[protocol](market, max_length=max_length)
+    return protocols[protocol](market, max_length=max_length, queries=queries)
 
 
 def load_markets(sources: Source | Sequence[Source], *, min_interactions: int = 0) -> dict[str, DatasetDict]:
@@ -132,10 +145,16 @@ def combine_items(markets: Sequence[DatasetDict]) -> Dataset:
     return Dataset(below.set_column(shared.index(ITEM_ID), ITEM_ID, ids).combine_chunks())
 
 
-def _cut(log: Histories, part: np.ndarray, protocol: str, max_length: int, report: dict[str, int]) -> Split:
+def _cut(
+    log: Histories, part: np.ndarray, protocol: str, max_length: int, queries: str, report: dict[str, int]
+) -> Split:
     """Rows of the three parts from the part of every interaction, which never falls within a user."""
     if max_length < 1:
         raise ConfigError(f"max_length is {max_length}, but a history needs at least 1 item.")
+    if queries not in QUERIES:
+        raise ConfigError(f"queries must be one of {QUERIES}, got {queries!r}.")
+    if queries == "users":
+        max_length = int(log.lengths().max())
     counts = np.stack([np.bincount(log.user[part == number], minlength=len(log.users)) for number in range(len(PARTS))])
     ends = np.cumsum(counts, axis=0)  # (3, users): length of a history up to and with each part
     report = log.report | report
@@ -143,6 +162,8 @@ def _cut(log: Histories, part: np.ndarray, protocol: str, max_length: int, repor
     for number, name in enumerate(PARTS):
         first = np.maximum(ends[number] - counts[number], 1)  # a target needs a history, so the first item is never one
         users = np.flatnonzero(counts[number] if number == TRAIN else ends[number] > first)
+        if number == TRAIN and queries == "users":  # one query a user, the tail, to which all items are answers
+            first = ends[number]
         # Training windows overlap by half; in evaluation every target gets its full history.
         windows = Windows.cut(
             ends[number][users], first[users], max_length, max(1, max_length // 2) if number == TRAIN else 1

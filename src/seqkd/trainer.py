@@ -18,10 +18,13 @@ from .curriculum import Curriculum, QuerySampler, history_statistics
 from .distiller import Distiller
 from .errors import CheckpointError, ConfigError, SeqKDError
 from .evaluation import metrics_of, rank_targets
-from .method import Method
+from .method import Epoch, Method
+from .pairs import TrainingPairs
+from .positives import Positives
 from .training_args import DistillationArguments
 
 METHODS_FILE = "methods.safetensors"
+PER_QUERY = {"query_index", "histories", "user_ids", "targets", "negatives", "query_ids", "history_lengths"}
 
 
 class DistillationTrainer(Trainer):
@@ -33,7 +36,7 @@ class DistillationTrainer(Trainer):
 
     args: DistillationArguments
     model: Distiller
-    train_dataset: SequenceDataset
+    train_dataset: SequenceDataset | TrainingPairs
     eval_dataset: SequenceDataset | None
     loss_is_scaled_for_ga = True  # losses are means over the queries of the whole step, see get_batch_samples
 
@@ -47,11 +50,13 @@ class DistillationTrainer(Trainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         self.collator = distiller.student.collator(tail=args.tail_queries, training=True)
+        self.sequences = train_dataset
+        self._positives: Positives | None = None
         super().__init__(
             model=distiller,
             args=args,
             data_collator=self.collator,
-            train_dataset=train_dataset,
+            train_dataset=distiller.student.training_rows(train_dataset),
             eval_dataset=eval_dataset,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -60,6 +65,7 @@ class DistillationTrainer(Trainer):
         self._terms_steps = 0
         self.curriculum = self._only_curriculum()
         self.difficulty = self._measure(self.curriculum) if self.curriculum else torch.zeros(0)
+        self.add_callback(_EpochBegin(self))
 
     # ---- the queries of a step --------------------------------------------------------------------------------
 
@@ -84,16 +90,15 @@ class DistillationTrainer(Trainer):
 
     def _measure(self, curriculum: Curriculum) -> Tensor:
         """Difficulty of every query id, `(N,)`."""
-        lengths, rarity = history_statistics(self.train_dataset, self.model.student.item_counts.cpu().numpy())
+        lengths, rarity = history_statistics(self.sequences, self.model.student.item_counts.cpu().numpy())
         return torch.from_numpy(curriculum.difficulty(lengths, rarity))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> QuerySampler:
         dataset, curriculum, total = self.train_dataset, self.curriculum, self.total_steps
         if curriculum is None:
             return QuerySampler(len(dataset), self.step_batch_size, self.args.seed)
-        asked = [max(len(items) - first + self.args.tail_queries, 1) for items, first, _ in dataset]
-        starts = [row.query_start for row in dataset]
-        easiest = [self.difficulty[at : at + count].min() for at, count in zip(starts, asked, strict=True)]
+        asked = zip(*dataset.asked(self.args.tail_queries), strict=True)
+        easiest = [self.difficulty[at : at + count].min() for at, count in asked]
         return QuerySampler(
             len(dataset),
             self.step_batch_size,
@@ -131,8 +136,18 @@ class DistillationTrainer(Trainer):
         if not open_.any():  # the easiest rows of all were drawn because nothing is unlocked yet
             return batch
         open_ = open_.to(batch["targets"].device)
-        per_query = batch.keys() & {"query_index", "histories", "targets", "query_ids", "history_lengths"}
+        per_query = batch.keys() & PER_QUERY
         return {**batch, **{name: batch[name][open_] for name in per_query}}
+
+    def begin_epoch(self) -> None:
+        """Let the methods draw and anneal; a resumed run begins the epoch that was interrupted again."""
+        number = int(self.state.epoch or 0)
+        if self._positives is None:
+            self._positives = Positives(self.sequences)
+        for order, method in enumerate(self.model.methods.values()):
+            generator = torch.Generator().manual_seed(hash((self.args.seed, number, order)) % 2**63)
+            epoch = Epoch(number, self.args.num_train_epochs, generator, self._positives)
+            cast(Method, method).on_epoch_begin(epoch)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs=False, num_items_in_batch=None):
         """The distiller's loss, scaled so that the mean over processes is the mean over the step's queries.
@@ -239,3 +254,11 @@ class DistillationTrainer(Trainer):
             newest = os.path.join(folder, f"checkpoint-{self.state.global_step}")
             write_manifest(newest)
             rotate(folder, limit, keep=(newest, self.state.best_model_checkpoint))
+
+
+class _EpochBegin(TrainerCallback):
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_epoch()

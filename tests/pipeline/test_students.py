@@ -34,7 +34,7 @@ def test_a_mini_run_from_teachers_to_a_student(experiment, books, candidates):
     if candidates == "catalogue":  # one list for both, and every label stands in it
         assert torch.equal(knowledge["wide"].table("query_topk"), knowledge["deep"].table("query_topk"))
         assert knowledge["wide"].table("query_topk").shape[1] == 8
-        for items, first, start in books.part("train"):
+        for items, first, start, _ in books.part("train"):
             for position in range(first, len(items)):
                 assert items[position] in knowledge["wide"].table("query_topk")[start + position - first]
 

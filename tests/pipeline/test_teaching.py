@@ -12,7 +12,7 @@ def test_each_fold_is_answered_by_the_member_that_never_saw_it(books):
     settings = {"split": books.split, "part": "train", "tables": ("query_topk",), "k": 5}
     told = [export(member, books.split.train, **settings) for member in members]
     asked = pipeline.ask(members, books, folds=2, k=5, tables=("query_topk",))
-    for row, (items, first, start) in enumerate(books.part("train")):
+    for row, (items, first, start, _) in enumerate(books.part("train")):
         ids = torch.arange(start, start + len(items) - first + 1)  # tail included
         for table in ("query_topk", "query_scores"):
             assert torch.equal(asked.rows(table, ids), told[row % 2].rows(table, ids))

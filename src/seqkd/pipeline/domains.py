@@ -47,7 +47,7 @@ class Domain:
         return len(self.split.catalogue)
 
     def part(self, name: str) -> SequenceDataset:
-        return SequenceDataset(self.split.part(name), self.num_items)
+        return SequenceDataset(self.split.part(name), self.num_items, self.split.users)
 
 
 def load_domains(experiment: Experiment) -> dict[str, Domain]:

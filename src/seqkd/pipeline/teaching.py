@@ -37,7 +37,7 @@ def ask(members: Sequence[RecommenderModel], domain: Domain, *, folds: int, k: i
     if folds > 1:
         rows = domain.part("train")
         fold_of, fold_of_row = torch.full((rows.num_queries,), -1), fold_of_rows(domain, folds).tolist()
-        for row, (items, first, start) in enumerate(rows):
+        for row, (items, first, start, _) in enumerate(rows):
             fold_of[start : start + len(items) - first + 1] = fold_of_row[row]
         return assemble([(one, (fold_of == fold).nonzero().squeeze(1)) for fold, one in enumerate(told)])
     return told[0] if len(told) == 1 else ensemble(told, k=k)

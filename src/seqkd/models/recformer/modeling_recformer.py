@@ -230,7 +230,7 @@ class RecformerModel(RecommenderModel):
 
     # ---- the rest of a recommender ----------------------------------------------------------------------------
 
-    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> HistoryCollator:  # type: ignore[override]
+    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> HistoryCollator:
         """One history per query; in training one query per row, drawn anew each time (section 2.3.2 of the paper)."""
         return HistoryCollator(self.config.max_position_embeddings, tail=tail, seen=seen, sample_one=training)
 

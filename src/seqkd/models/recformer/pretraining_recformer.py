@@ -75,7 +75,7 @@ class RecformerForPretraining(RecformerModel):
         words = torch.as_tensor(features.word_ids)[:, :width]
         return rows | {"item_words": F.pad(words, (0, width - words.shape[1]), value=-1).to(self.item_words)}
 
-    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> HistoryCollator:  # type: ignore[override]
+    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> HistoryCollator:
         """As of a Recformer; in training the query of a row is drawn from its newest half."""
         return HistoryCollator(
             self.config.max_position_embeddings, tail=tail, seen=seen, sample_one=training, newest_half=training

@@ -1,0 +1,37 @@
+"""Which items the user of a training query has: what is never a negative of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .collators import SequenceDataset, ranges
+
+
+class Positives:
+    """The pairs of user and item in a training part, as sorted keys: a look-up is a binary search, no matrix.
+
+    Args:
+        sequences: the training part. Users are known by internal id where it numbers them.
+    """
+
+    def __init__(self, sequences: SequenceDataset) -> None:
+        lengths = np.diff(sequences.offsets)
+        numbers = np.where(sequences.user > 0, sequences.user, sequences.owner + 1)  # of rows, from 1
+        self.num_items = sequences.num_items
+        self.query_user = np.zeros(sequences.num_queries, dtype=np.int64)  # (N,)
+        reserved = lengths - sequences.first_target + 1
+        self.query_user[np.repeat(sequences.query_start, reserved) + ranges(reserved)] = np.repeat(numbers, reserved)
+        items = sequences.values[sequences.offsets[0] : sequences.offsets[-1]].astype(np.int64)
+        self.keys = np.unique(np.repeat(numbers, lengths) * (self.num_items + 1) + items)
+
+    def of_queries(self, query_ids: Tensor, items: Tensor) -> Tensor:
+        """Whether the user of each query `(Q,)` has the items `(Q, n)`: `(Q, n)`, on the CPU."""
+        return self.of_users(torch.from_numpy(self.query_user)[query_ids.cpu()][:, None], items)
+
+    def of_users(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether users (internal ids) have items, both broadcast: `(U, 1)` and `(n,)` make `(U, n)`, on the CPU."""
+        wanted = (users.cpu() * (self.num_items + 1) + items.cpu()).numpy()
+        at = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
+        return torch.from_numpy(self.keys[at] == wanted)

@@ -1,0 +1,140 @@
+"""The base of models that know users, by the smallest of them: two tables."""
+
+import pytest
+import torch
+from torch import nn
+
+from seqkd.catalogue import Catalogue
+from seqkd.collators import SequenceDataset
+from seqkd.distiller import Distiller
+from seqkd.errors import CheckpointError, ConfigError, DataError
+from seqkd.evaluation import rank_targets
+from seqkd.export import export
+from seqkd.recommender import RecommenderOutput
+from seqkd.trainer import DistillationTrainer
+from seqkd.user_configuration import UserRecommenderConfig
+from seqkd.user_recommender import UserRecommender
+
+from .tiny import arguments, tiny_split
+
+
+class Tables(UserRecommender):
+    config_class = UserRecommenderConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.user_embedding = nn.Embedding(config.num_users + 1, config.hidden_size, padding_idx=0)
+        self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=0)
+        self.post_init()
+
+    def forward(self, user_ids):
+        return RecommenderOutput(query_embeddings=self.user_embedding(user_ids))
+
+    def item_embeddings(self, item_ids=None):
+        return self.item_embedding.weight if item_ids is None else self.item_embedding(item_ids)
+
+    def get_input_embeddings(self):
+        return self.item_embedding
+
+    def set_input_embeddings(self, value):
+        self.item_embedding = value
+
+
+def tables(split, **config):
+    torch.manual_seed(0)
+    model = Tables(
+        UserRecommenderConfig(
+            num_items=len(split.catalogue), num_users=len(split.users), hidden_size=8, initializer_range=0.1, **config
+        )
+    )
+    model.set_catalogue(split.catalogue)
+    model.set_users(split.users)
+    return model
+
+
+def dataset(split, part):
+    return SequenceDataset(split.part(part), len(split.catalogue), split.users)
+
+
+def trained(split, folder, **changes):
+    model = tables(split)
+    settings = {"per_device_train_batch_size": 32, "num_train_epochs": 3, **changes}
+    trainer = DistillationTrainer(Distiller(model), arguments(folder, **settings), dataset(split, "train"))
+    trainer.train()
+    return model, trainer
+
+
+def test_training_on_pairs_lowers_the_loss(tmp_path):
+    _, trainer = trained(tiny_split(), tmp_path, num_train_epochs=20)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(0.693, abs=0.02)  # log 2: nothing is known yet
+    assert losses[-1] < 0.5
+
+
+def test_accumulation_gives_the_same_weights(tmp_path):
+    split = tiny_split()
+    one, _ = trained(split, tmp_path / "one")
+    four, _ = trained(split, tmp_path / "four", per_device_train_batch_size=8, gradient_accumulation_steps=4)
+    for a, b in zip(one.parameters(), four.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_users_are_needed():
+    split = tiny_split()
+    model = tables(split)
+    unknown = SequenceDataset(split.train, len(split.catalogue))
+    with pytest.raises(ConfigError, match=r"users=split\.users"):
+        model.training_rows(unknown)
+    with pytest.raises(DataError, match="unknown"):
+        rank_targets(model, unknown)
+    with pytest.raises(ConfigError, match="num_users=24"):
+        model.set_users(Catalogue(["a"]))
+
+
+def test_ranks_and_lists_are_by_user():
+    """User u1 alone likes item 3, and says so also without a history."""
+    split = tiny_split()
+    model = tables(split)
+    with torch.no_grad():
+        model.item_embedding.weight.zero_()[3, 0] = 1.0
+        model.user_embedding.weight.zero_()[2, 0] = 1.0
+    told = model.recommend([[], []], 1, users=["u1", "u0"], filter_seen=False)
+    assert told.item_ids[0] == ["item3"] and told.scores == [[1.0], [0.0]] and told.from_popularity == [False, False]
+    assert model.recommend([["item3"]], 1, users=["u1"]).item_ids != [["item3"]]
+    ranks = rank_targets(model, dataset(split, "test"))
+    assert len(ranks.ranks) == 24
+
+
+@pytest.mark.parametrize(("users", "told"), [(None, "no user is given"), (["nobody"], "user 'nobody' is unknown")])
+def test_strangers_are_refused(users, told):
+    with pytest.raises(DataError, match=told):
+        tables(tiny_split()).recommend([["item1"]], users=users)
+
+
+def test_one_user_for_each_history():
+    with pytest.raises(DataError, match="1 users for 2 histories"):
+        tables(tiny_split()).recommend([[], []], users=["u1"])
+
+
+def test_saved_with_its_users(tmp_path):
+    split = tiny_split()
+    model = tables(split)
+    model.save_pretrained(tmp_path)
+    back = Tables.from_pretrained(tmp_path)
+    assert back.users == split.users
+    assert back.recommend([[]], 3, users=["u5"]).item_ids == model.recommend([[]], 3, users=["u5"]).item_ids
+    Catalogue(["u1"]).save(tmp_path, "user_ids.json")
+    with pytest.raises(CheckpointError, match="lists 1 users"):
+        Tables.from_pretrained(tmp_path)
+
+
+def test_it_teaches(tmp_path):
+    """Every query of a user gets the user's list."""
+    split = tiny_split()
+    model = tables(split)
+    told = export(model, split.train, split=split, part="train", k=4)
+    first = int(split.train[3]["query_start"])
+    lists = told.table("query_topk")[first : first + 2]
+    assert lists[0].tolist() == lists[1].tolist()
+    scores = model.eval().score(model(torch.tensor([4])).query_embeddings)
+    assert lists[0].tolist() == scores.topk(4).indices[0].tolist()
