@@ -7,7 +7,7 @@ from torch import nn
 from seqkd.catalogue import Catalogue
 from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
-from seqkd.errors import CheckpointError, ConfigError, DataError
+from seqkd.errors import CheckpointError, ConfigError, DataError, KnowledgeError
 from seqkd.evaluation import rank_targets
 from seqkd.export import export
 from seqkd.recommender import RecommenderOutput
@@ -15,7 +15,7 @@ from seqkd.trainer import DistillationTrainer
 from seqkd.user_configuration import UserRecommenderConfig
 from seqkd.user_recommender import UserRecommender
 
-from .tiny import arguments, tiny_split
+from .tiny import arguments, tiny_sasrec, tiny_split
 
 
 class Tables(UserRecommender):
@@ -138,3 +138,26 @@ def test_it_teaches(tmp_path):
     assert lists[0].tolist() == lists[1].tolist()
     scores = model.eval().score(model(torch.tensor([4])).query_embeddings)
     assert lists[0].tolist() == scores.topk(4).indices[0].tolist()
+
+
+def test_it_says_which_users_an_item_is_for():
+    """Against a slow loop: all scores of an item, without the users that have it in training."""
+    split = tiny_split()
+    model = tables(split).eval()
+    told = export(model, split.train, split=split, part="train", tables=("item_topk",), k=5).table("item_topk")
+    assert told.shape == (21, 5) and told.dtype == torch.int32
+    has = {(row["user_id"], item) for row in split.train for item in row["item_ids"]}
+    assert not told[0].any()
+    for item in (1, 7, 20):
+        scores = {}
+        for number, user in enumerate(split.users.item_ids, start=1):
+            if (user, item) not in has:
+                query = model(torch.tensor([number])).query_embeddings
+                scores[number] = float(model.score(query, torch.tensor([item])).detach())
+        assert told[item].tolist() == sorted(scores, key=scores.get, reverse=True)[:5]
+
+
+def test_a_model_without_users_has_no_users_to_list():
+    split = tiny_split()
+    with pytest.raises(KnowledgeError, match="SASRecModel knows none"):
+        export(tiny_sasrec(split), split.train, split=split, part="train", tables=("item_topk",), k=5)

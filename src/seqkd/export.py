@@ -21,7 +21,7 @@ from .store.source import SHARD_ROWS
 from .store.writer import write
 
 logger = logging.getLogger(__name__)
-TABLES = ("query_topk", "query_embeddings", "item_embeddings")
+TABLES = ("query_topk", "query_embeddings", "item_embeddings", "item_topk")
 
 
 def export(
@@ -43,8 +43,9 @@ def export(
 
     Args:
         rows: one part of `split` (or some of its rows); `part` is the name of that part.
-        tables: of `query_topk` (brings `query_scores`), `query_embeddings`, `item_embeddings`.
-        k: M, length of the lists; at most I.
+        tables: of `query_topk` (brings `query_scores`), `query_embeddings`, `item_embeddings`, `item_topk` (the best
+            users of each item, internal ids, without those that have it in `rows`; of a model that knows users).
+        k: M, length of the lists; at most I (or U).
         folder: where to write; a killed export continues when called again. In memory without it.
         batch_size: sequences per forward.
         filter_seen: leave the items of a query's own history out of its list, as the masked protocol does.

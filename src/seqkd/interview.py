@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as List
+from functools import cached_property
 
 import datasets
 import numpy as np
@@ -17,6 +18,7 @@ from .errors import KnowledgeError
 from .recommender import RecommenderModel
 from .store.source import Piece, pieces_of
 from .store.table import blank
+from .user_recommender import UserRecommender
 
 SCORES = 1 << 25  # scores held at a time, 128 MB in float32
 LOWEST = torch.finfo(torch.float32).min
@@ -65,7 +67,7 @@ class Interview:
             first = np.flatnonzero(np.diff(self.starts // shard_rows, prepend=-1))
             cuts = [0, *self.starts[first][1:].tolist(), self.sequences.num_queries]
             pieces = [Piece("query", at, *cuts[at : at + 2]) for at in range(len(first))]
-        if "item_embeddings" in self.tables:
+        if set(self.tables) & {"item_embeddings", "item_topk"}:
             pieces += pieces_of("item", self.teacher.config.num_items + 1, shard_rows)
         return pieces
 
@@ -73,8 +75,7 @@ class Interview:
     def answer(self, piece: Piece) -> tuple[dict[str, Tensor], dict[str, int]]:
         """The tables of one piece, and how many rows were `unasked` and scores not finite (`masked_scores`)."""
         if piece.kind == "item":
-            ids = torch.arange(piece.start, piece.stop, device=self.teacher.device)
-            return {"item_embeddings": self._fit(self.teacher.item_embeddings(ids))}, {}
+            return self._items(torch.arange(piece.start, piece.stop, device=self.teacher.device)), {}
         rows = piece.stop - piece.start
         tables = {}
         if "query_topk" in self.tables:
@@ -95,6 +96,46 @@ class Interview:
                 tables["query_topk"][at], tables["query_scores"][at] = items, scores
                 masked += bad
         return tables, {"unasked": int((~asked).sum()), "masked_scores": masked}
+
+    def _items(self, item_ids: Tensor) -> dict[str, Tensor]:
+        """The `item_*` tables of the rows `item_ids (n,)`."""
+        tables = {}
+        if "item_embeddings" in self.tables:
+            tables["item_embeddings"] = self._fit(self.teacher.item_embeddings(item_ids))
+        if "item_topk" in self.tables:
+            step = max(1, SCORES // self.user_embeddings.shape[0])
+            tables["item_topk"] = torch.cat([self._users(part) for part in item_ids.split(step)])
+        return tables
+
+    @cached_property
+    def user_embeddings(self) -> Tensor:
+        """`(U+1, D)`, row 0 the unknown user."""
+        if not isinstance(self.teacher, UserRecommender) or self.teacher.users is None:
+            raise KnowledgeError(
+                f"item_topk lists users, and {type(self.teacher).__name__} knows none. Ask MF or LightGCN, with "
+                "model.set_users(split.users)."
+            )
+        return self.teacher.user_embeddings(torch.arange(len(self.teacher.users) + 1, device=self.teacher.device))
+
+    @cached_property
+    def _buyers(self) -> tuple[Tensor, Tensor]:
+        """Items of all rows in ascending order, and who has each."""
+        sequences = self.sequences
+        items = torch.from_numpy(sequences.values[sequences.offsets[0] : sequences.offsets[-1]].astype(np.int64))
+        users = torch.from_numpy(np.repeat(sequences.user, np.diff(sequences.offsets)))
+        order = items.argsort()
+        return items[order], users[order]
+
+    def _users(self, item_ids: Tensor) -> Tensor:
+        """The best users `(n, M)` of consecutive items `(n,)`, without those that have the item; 0: empty place."""
+        scores = self.teacher.score(self.user_embeddings, item_ids).float().T.contiguous()  # (n, U+1)
+        items, users = self._buyers
+        low, high = torch.searchsorted(items, torch.stack([item_ids[0], item_ids[-1] + 1]).cpu()).tolist()
+        scores[items[low:high] - item_ids[0].cpu(), users[low:high]] = LOWEST
+        scores[:, PADDING] = LOWEST
+        scores[item_ids == PADDING] = LOWEST
+        best = scores.topk(min(self.k, scores.shape[1] - 1), dim=1)
+        return best.indices.masked_fill(best.values == LOWEST, PADDING).int().cpu()
 
     def _batches(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         collate = self.teacher.collator(tail=True, seen=self.filter_seen)

@@ -6,6 +6,7 @@ The prefix of a table's name tells what its rows are indexed by. Known so far:
     query_scores (N, M)              their logits, the teacher's temperature applied; dtype's minimum at empty places
     query_embeddings (N, d)          query side of the teacher's score, divided by its temperature
     item_embeddings (I+1, d)         item side, row 0 padding
+    item_topk (I+1, M) int32         the teacher's best users for each item, best first; 0 is an empty place
 """
 
 from __future__ import annotations

@@ -48,6 +48,18 @@ class UserRecommender(RecommenderModel):
             )
         self.users = users
 
+    def user_embeddings(self, user_ids: Tensor) -> Tensor:
+        """`(n, D)` of users `(n,)`, comparable with items: what `forward` says where the id is all that it reads.
+
+        Raises:
+            ConfigError: the model reads histories, too, so that a user alone has no embedding.
+        """
+        if self.inputs != ("user_ids",):
+            raise ConfigError(
+                f"{type(self).__name__} reads {self.inputs}, so users alone have no embeddings. Use MF or LightGCN."
+            )
+        return self(user_ids=user_ids).query_embeddings
+
     def training_rows(self, sequences: SequenceDataset) -> Dataset:
         if len(sequences) and not sequences.user.any():
             raise ConfigError(
