@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from .catalogue import Catalogue
 from .errors import CheckpointError, ConfigError, DataError, KnowledgeError, SeqKDError
+from .models.deepfm import DeepFMConfig, DeepFMModel
+from .models.fm import FMConfig, FMModel
+from .models.lightgcn import LightGCNConfig, LightGCNModel
+from .models.mf import MFConfig, MFModel
+from .models.recformer import (
+    CausalRecformerConfig,
+    CausalRecformerForPretraining,
+    CausalRecformerModel,
+    RecformerConfig,
+    RecformerForPretraining,
+    RecformerModel,
+)
 from .models.sasrec import SASRecConfig, SASRecModel
+from .models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 from .models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
 from .recommender import Recommendations, RecommenderModel, count_items
 
@@ -74,16 +87,30 @@ __all__ = [
     "CKDMDSR",
     "CKDMDSRConfig",
     "Catalogue",
+    "CausalRecformerConfig",
+    "CausalRecformerForPretraining",
+    "CausalRecformerModel",
     "CheckpointError",
     "ConfigError",
     "Curriculum",
     "DataError",
+    "DeepFMConfig",
+    "DeepFMModel",
     "DistillationArguments",
     "DistillationTrainer",
     "Distiller",
+    "FMConfig",
+    "FMModel",
     "Knowledge",
     "KnowledgeError",
+    "LightGCNConfig",
+    "LightGCNModel",
+    "MFConfig",
+    "MFModel",
     "Method",
+    "RecformerConfig",
+    "RecformerForPretraining",
+    "RecformerModel",
     "Recommendations",
     "RecommenderModel",
     "SASRecConfig",
@@ -92,6 +119,9 @@ __all__ = [
     "SequenceDataset",
     "SoftLabels",
     "Split",
+    "UniM2RecConfig",
+    "UniM2RecForPretraining",
+    "UniM2RecModel",
     "UniSRecConfig",
     "UniSRecForPretraining",
     "UniSRecModel",

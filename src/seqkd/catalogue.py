@@ -85,9 +85,7 @@ class Catalogue:
             with open(path, encoding="utf-8") as file:
                 item_ids = json.load(file)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}). Copy it from the original checkpoint."
-            ) from error
+            raise CheckpointError(f"{path} is damaged ({error}). Copy it from the original checkpoint.") from error
         if not isinstance(item_ids, list) or not all(isinstance(item, str) for item in item_ids):
             raise CheckpointError(f"{path} must hold a JSON list of id strings.")
         try:

@@ -6,7 +6,7 @@ the packed batch answers every one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .catalogue import PADDING, Catalogue
-from .errors import DataError
+from .errors import ConfigError, DataError
 
 UNLABELLED = -100  # target of a query whose answer is not known; the loss skips it
 
@@ -184,6 +184,26 @@ class QueryCollator:
                 used, j = used + sizes[order[j]], j - 1
             current += 1
         return row, column, width
+
+
+def histories_of(batch: Mapping[str, Tensor]) -> Tensor:
+    """What the queries of a batch have behind them as far as it is read, `(Q, H)`, 0 where there is nothing.
+
+    Raises:
+        ConfigError: the batch is of a model that reads no histories.
+    """
+    if "histories" in batch and batch["histories"].shape[1]:
+        return batch["histories"]
+    if "query_index" not in batch:
+        raise ConfigError(
+            "the history of a query is asked for, but this student reads none (MF, LightGCN). For CKD-MDSR set "
+            "mask_history=False or candidates='catalogue'."
+        )
+    query, width = batch["query_index"], batch["item_ids"].shape[1]
+    row, slot = query // width, query % width
+    same = batch["sequence_ids"][row] == batch["sequence_ids"].flatten()[query][:, None]
+    before = torch.arange(width, device=query.device) <= slot[:, None]
+    return torch.where(same & before, batch["item_ids"][row], 0)
 
 
 def ranges(counts: np.ndarray) -> np.ndarray:

@@ -53,6 +53,7 @@ class Distiller(nn.Module):
         if unknown:
             raise ConfigError(f"weights name {sorted(unknown)}, but the methods are {sorted(self.methods)}.")
         self.tables: frozenset[str] = frozenset().union(*(method.requires for method in taught.values()))
+        self.read: frozenset[str] = frozenset().union(*(method.reads for method in taught.values()))
         self._check_tables()
         for method in taught.values():
             method.prepare(student, self.knowledge)
@@ -77,7 +78,7 @@ class Distiller(nn.Module):
     def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add every teacher's rows for the queries of a batch, as `teacher/table`."""
         for teacher, knowledge in self.knowledge.items():
-            for table in self.tables:
+            for table in self.read:
                 if table.startswith("query_"):
                     batch[f"{teacher}/{table}"] = knowledge.rows(table, batch["query_ids"])
         return batch
@@ -138,12 +139,12 @@ class Distiller(nn.Module):
         device = batch["targets"].device
         for teacher, knowledge in self.knowledge.items():
             if teacher not in self._item_tables:
-                whole = [table for table in self.tables if table.startswith("item_")]
+                whole = [table for table in self.read if table.startswith("item_")]
                 self._item_tables[teacher] = {table: knowledge.table(table).to(device) for table in whole}
         return {
             teacher: {
                 **self._item_tables[teacher],
-                **{table: batch[f"{teacher}/{table}"] for table in self.tables if table.startswith("query_")},
+                **{table: batch[f"{teacher}/{table}"] for table in self.read if table.startswith("query_")},
             }
             for teacher in self.knowledge
         }

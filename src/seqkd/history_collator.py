@@ -21,7 +21,7 @@ class HistoryCollator:
         seen: add `seen_query (S,)` and `seen_items (S,)`, the whole history of every query as pairs.
         sample_one: for training: one labelled query of each row; `tail` is ignored. Which one depends on `seed`,
             `epoch` and the row alone, so a run that is resumed, wherever it stopped, asks what it would have asked.
-        known_users: for models that answer by user: a user may have no history, but must be known.
+        known_users: refuse unknown users, for models that answer by user alone. A known user may have no history.
         newest_half: with `sample_one`, draw from the newest half of the row: its targets from position (n-1)//2 on.
 
     Returns (call):
@@ -52,7 +52,7 @@ class HistoryCollator:
                 "a user of these rows is unknown to a model that answers for known users only: he is not in the "
                 "training part, or the rows were not given users=split.users."
             )
-        first = np.array([max(s.first_target, not self.known_users) for s in sequences], dtype=np.int64)
+        first = np.array([max(s.first_target, s.user == 0) for s in sequences], dtype=np.int64)
         asked = np.maximum(sizes + (self.tail and not self.sample_one) - first, 0)
         if self.sample_one:
             if self.newest_half:

@@ -69,6 +69,11 @@ class Method(nn.Module):
     def on_epoch_begin(self, epoch: Epoch) -> None:
         """Anneal, or draw lists anew. What is drawn here depends on `epoch` and the knowledge alone."""
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Those of the required tables that `forward` is given; the others are read in `prepare` or the hook alone."""
+        return self.requires
+
     def forward(
         self,
         student: RecommenderModel,
@@ -79,8 +84,9 @@ class Method(nn.Module):
         """One loss per query `(Q,)`, a scalar loss `()`, or `SoftLabels`; never reduced over queries.
 
         Args:
-            batch: see `QueryCollator`, and `step_targets (C,)`: the labels of the whole optimizer step, whatever
-                micro-batches and processes carry it; `progress ()`: share of all steps that are done.
+            batch: see `QueryCollator` and `PairCollator`, and `step_targets (C,)`, `step_query_ids (S,)`: labels and
+                queries of the whole optimizer step, whatever micro-batches and processes carry it; `progress ()`:
+                share of all steps that are done.
             knowledge: for each teacher its tables; `query_*` are rows of this batch's queries, `(Q, ...)`,
                 `item_*` are whole tables, `(I+1, ...)`.
         """

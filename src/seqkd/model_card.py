@@ -185,7 +185,7 @@ def _limits(results: Sequence[Result], methods: Sequence[Method], pretrained: bo
 def _papers(papers: Mapping[str, str]) -> list[Paper]:
     found = []
     for name, identifier in papers.items():
-        number = identifier.removeprefix("arXiv:")
+        number = identifier.removeprefix("arXiv:").removeprefix("doi:")
         host = "https://arxiv.org/abs/" if re.fullmatch(r"\d{4}\.\d{4,5}", number) else "https://doi.org/"
         found.append(Paper(name, identifier, host + number))
     return found

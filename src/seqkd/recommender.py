@@ -114,7 +114,8 @@ class RecommenderModel(PreTrainedModel):
         """
         items = self.item_embeddings(item_ids)  # (I+1, D), (C, D) or (Q, C, D)
         queries = query_embeddings / self.config.temperature  # not the logits: there are many more of them
-        logits = queries @ items.T if items.dim() == 2 else torch.einsum("qd,qcd->qc", queries, items)
+        # the product and sum: twice as fast on a CPU as the batched matmul of a vector that an einsum makes of it
+        logits = queries @ items.T if items.dim() == 2 else (items * queries[:, None]).sum(dim=2)
         if item_ids is None:
             logits[:, PADDING] = torch.finfo(logits.dtype).min
         return logits

@@ -24,6 +24,7 @@ from .positives import Positives
 from .training_args import DistillationArguments
 
 METHODS_FILE = "methods.safetensors"
+STEP = ("targets", "query_ids")  # of all micro-batches and processes together
 PER_QUERY = {"query_index", "histories", "user_ids", "targets", "negatives", "query_ids", "history_lengths"}
 
 
@@ -113,14 +114,15 @@ class DistillationTrainer(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._terms_steps += 1
         batches = [self.model.look_up(self._unlock(batch)) for batch in batches]
-        targets = torch.cat([batch["targets"] for batch in batches]).to(device)
+        targets, query_ids = (torch.cat([batch[name] for batch in batches]).to(device) for name in STEP)
         if self.args.world_size > 1:
-            targets = self.accelerator.pad_across_processes(targets, pad_index=UNLABELLED - 1)
-            targets = self.accelerator.gather(targets)
-            targets = targets[targets >= UNLABELLED]
+            both = torch.stack([targets, query_ids], dim=1)
+            both = self.accelerator.gather(self.accelerator.pad_across_processes(both, pad_index=UNLABELLED - 1))
+            targets, query_ids = both[both[:, 0] >= UNLABELLED].unbind(dim=1)
         labelled = targets[targets != UNLABELLED]
         step = {
             "step_targets": labelled,
+            "step_query_ids": query_ids,
             "num_labelled": torch.tensor(float(max(len(labelled), 1)), device=device),
             "num_queries": torch.tensor(float(max(len(targets), 1)), device=device),
             "progress": torch.tensor(self.state.global_step / max(self.total_steps, 1), device=device),

@@ -61,7 +61,7 @@ class UserRecommender(RecommenderModel):
         return self(user_ids=user_ids).query_embeddings
 
     def training_rows(self, sequences: SequenceDataset) -> Dataset:
-        if len(sequences) and not sequences.user.any():
+        if not sequences.user.all():
             raise ConfigError(
                 f"{type(self).__name__} needs to know users: SequenceDataset(rows, num_items, users=split.users)."
             )

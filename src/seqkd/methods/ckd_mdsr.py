@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..collators import UNLABELLED
+from ..collators import UNLABELLED, histories_of
 from ..curriculum import Curriculum
 from ..errors import ConfigError
 from ..method import Method, SoftLabels
@@ -244,20 +244,16 @@ def in_batch_mask(batch: Mapping[str, Tensor], items: Tensor, mask_history: bool
 
     The first column that holds the label stays: it is the positive.
     """
-    targets, query = batch["targets"], batch["query_index"]
+    targets = batch["targets"]
     mask = (targets[:, None] == items[None, :]) & (targets[:, None] != UNLABELLED)
     column = mask.int().argmax(dim=1)  # first column of the label
     has_label = mask.any(dim=1)
     mask[has_label.nonzero().squeeze(1), column[has_label]] = False
     if mask_history:
-        width = batch["item_ids"].shape[1]
-        row, slot = query // width, query % width
-        history = batch["item_ids"][row]  # (Q, H)
-        same = batch["sequence_ids"][row] == batch["sequence_ids"].flatten()[query][:, None]
-        history = torch.where(same & (torch.arange(width, device=query.device) <= slot[:, None]), history, 0)
+        history = histories_of(batch)  # (Q, H)
         # ids are made dense first, so that the table grows with the batch and not with the catalogue
         known, dense = torch.cat([history.new_zeros(1), items, history.flatten()]).unique(return_inverse=True)
-        seen = torch.zeros(len(query), len(known), dtype=torch.bool, device=query.device)
+        seen = torch.zeros(len(targets), len(known), dtype=torch.bool, device=targets.device)
         seen.scatter_(1, dense[1 + len(items) :].view_as(history), True)
         seen[:, dense[0]] = False  # padding was never bought
         repeated = seen[:, dense[1 : 1 + len(items)]]

@@ -1,0 +1,14 @@
+"""LightGCN; importing it makes the Auto classes of transformers know it."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration_lightgcn import LightGCNConfig
+from .modeling_lightgcn import LightGCNModel
+from .propagation import edges_of
+
+AutoConfig.register(LightGCNConfig.model_type, LightGCNConfig)
+AutoModel.register(LightGCNConfig, LightGCNModel)
+
+__all__ = ["LightGCNConfig", "LightGCNModel", "edges_of"]
