@@ -1,0 +1,190 @@
+"""The table of Topology Distillation on CiteULike: a teacher 200 wide, a student 20 wide, and what each method adds.
+
+    python benchmarks/citeulike.py --seeds 0 1 2                           # MF: teacher, student alone, every method
+    python benchmarks/citeulike.py --models lightgcn --runs student de htd
+    python benchmarks/citeulike.py --runs rrd --method rrd='{"interesting": 100}' --weight rrd=0.01 --label K=100
+
+The split of the paper's repository (leave-one-out, not temporal), full ranking without what a user has, BPR with one
+negative, Adam with weight decay on the loss, 100 epochs, the last one counts (Kang et al., KDD'21, and its code). Test
+is looked at after every ten epochs for the trace alone. Results are appended to
+benchmarks/results/citeulike/<model>.jsonl, and what is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from journal import about
+
+from seqkd.collators import SequenceDataset
+from seqkd.distiller import Distiller
+from seqkd.export import export
+from seqkd.interactions import load_interactions
+from seqkd.knowledge import Knowledge
+from seqkd.methods import METHODS
+from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of
+from seqkd.models.mf import MFConfig, MFModel
+from seqkd.recommender import count_items
+from seqkd.splits import preset
+from seqkd.trainer import DistillationTrainer
+from seqkd.training_args import DistillationArguments
+from seqkd.user_recommender import UserRecommender
+
+DATA = "../shared/data/citeulike/topology_split.parquet"
+FOLDER, OUTPUT = Path("benchmarks/results/citeulike"), Path("outputs/citeulike")
+WIDTHS = {"teacher": 200, "student": 20}
+BATCH, EVERY = 1024, 10
+TABLES = ("query_topk", "query_embeddings", "item_embeddings", "item_topk")
+DECAY = {"mf": 1e-3, "lightgcn": 1e-3}  # of the authors, on a loss summed over the batch
+# each paper's lambda turned into a weight on our means (docs/papers.md)
+WEIGHTS = {"de": 0.01, "rrd": 0.85e-3, "ftd": 8.0, "htd": 1e-3, "ir_rrd": 0.85e-3, "phr": 0.01}
+SETTINGS: dict[str, dict[str, Any]] = {"de": {"anneal_epochs": 100}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["mf"], choices=["mf", "lightgcn"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", nargs="*", default=["student", *WEIGHTS], help="names, or several methods as rrd+htd")
+    parser.add_argument("--method", nargs="*", default=[], metavar="NAME=JSON", help="settings of a method")
+    parser.add_argument("--weight", nargs="*", default=[], metavar="NAME=NUMBER")
+    parser.add_argument("--label", default="", help="appended to the name of the run, for a variant of it")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--decay", type=float, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = {
+        **SETTINGS,
+        **{name: json.loads(value) for name, value in (one.split("=", 1) for one in options.method)},
+    }
+    chosen = {name: float(value) for name, value in (one.split("=", 1) for one in options.weight)}
+    bench = Bench(options, settings)
+    for kind in options.models:
+        for seed in options.seeds:
+            for run in ["teacher", *options.runs]:
+                names = [] if run in ("teacher", "student") else run.split("+")
+                bench.run(kind, run, {name: chosen.get(name, WEIGHTS.get(name, 1.0)) for name in names}, seed)
+
+
+class Bench:
+    """Runs by kind of model, name and seed."""
+
+    def __init__(self, options: argparse.Namespace, settings: dict[str, dict[str, Any]]) -> None:
+        self.options, self.settings = options, settings
+        self.split = preset(load_interactions(DATA, domain="citeulike"), queries="users")
+        self.parts = {
+            name: SequenceDataset(self.split.part(name), len(self.split.catalogue), self.split.users)
+            for name in ("train", "valid", "test")
+        }
+
+    def model(self, kind: str, width: int, seed: int) -> UserRecommender:
+        """Untrained, with the authors' initialisation."""
+        torch.manual_seed(seed)
+        sizes = {"num_items": len(self.split.catalogue), "num_users": len(self.split.users), "hidden_size": width}
+        if kind == "mf":
+            model: UserRecommender = MFModel(MFConfig(**sizes))
+        else:
+            model = LightGCNModel(LightGCNConfig(**sizes, reg_weight=0.0), edges_of(self.parts["train"]))
+        model.set_catalogue(self.split.catalogue, count_items(self.split.train, len(self.split.catalogue)))
+        model.set_users(self.split.users)
+        return model
+
+    def knowledge(self, kind: str, seed: int) -> Knowledge:
+        """What the teacher of this seed says, exported once."""
+        folder = OUTPUT / "knowledge" / f"{kind}-{seed}"
+        if not (folder / "knowledge.json").exists():
+            teacher = {"mf": MFModel, "lightgcn": LightGCNModel}[kind].from_pretrained(self.teacher_folder(kind, seed))
+            told = {"split": self.split, "part": "train", "tables": TABLES, "k": 500, "filter_seen": True}
+            export(teacher.eval(), self.split.train, folder=folder, **told)
+        return Knowledge.from_pretrained(folder)
+
+    def teacher_folder(self, kind: str, seed: int) -> Path:
+        return OUTPUT / "teachers" / f"{kind}-{seed}"
+
+    def run(self, kind: str, run: str, weights: dict[str, float], seed: int) -> None:
+        """Train, measure and note one model, unless it is there."""
+        options, label = (
+            self.options,
+            run + (f" {self.options.label}" if run != "teacher" and self.options.label else ""),
+        )
+        path = FOLDER / f"{kind}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if (label, seed) in {(entry["run"], entry["seed"]) for entry in map(json.loads, lines)}:
+            return
+        started = time.time()
+        student = self.model(kind, WIDTHS["teacher" if run == "teacher" else "student"], seed)
+        used = {name: self.settings.get(name, {}) for name in weights}
+        methods = {name: METHODS[name](METHODS[name].config_class(**settings)) for name, settings in used.items()}
+        knowledge = {"teacher": self.knowledge(kind, seed)} if methods else {}
+        trainer = self.trainer(Distiller(student, methods, weights, knowledge), kind, f"{kind}-{label}-{seed}", seed)
+        begun = time.time()
+        trainer.train()
+        seconds = time.time() - begun
+        metrics = {part: trainer.evaluate(self.parts[part], metric_key_prefix=part) for part in ("valid", "test")}
+        if run == "teacher":
+            student.save_pretrained(self.teacher_folder(kind, seed))
+        history = trainer.state.log_history
+        entry = {
+            "model": kind,
+            "run": label,
+            "seed": seed,
+            "width": student.config.hidden_size,
+            "weights": weights,
+            "settings": used,
+            "epochs": options.epochs,
+            "learning_rate": options.learning_rate,
+            "decay": options.decay if options.decay is not None else DECAY[kind],
+            "protocol": "loo by the data's split, full catalogue, masked",
+            "metrics": {part: strip(told, f"{part}_") for part, told in metrics.items()},
+            "trace": {round(e["epoch"]): e["eval_recall@50"] for e in history if "eval_recall@50" in e},
+            "seconds_training": round(seconds, 1),
+            "about": about(started),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        found = {part: round(told[f"{part}_recall@50"], 4) for part, told in metrics.items()}
+        print(f"{kind} {seed} {label}: Recall@50 {found}, {seconds:.0f} s", flush=True)
+
+    def trainer(self, distiller: Distiller, kind: str, name: str, seed: int) -> DistillationTrainer:
+        """Adam with the decay in the gradient, as the authors have it; AdamW would be another optimizer."""
+        options = self.options
+        decay = options.decay if options.decay is not None else DECAY[kind]
+        # their losses are sums over the batch, ours means: what is added to the gradient shrinks alike
+        optimizer = torch.optim.Adam(
+            distiller.parameters(), lr=options.learning_rate, weight_decay=decay / BATCH, eps=1e-8 / BATCH, fused=True
+        )
+        constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // BATCH)
+        arguments = DistillationArguments(
+            output_dir=str(OUTPUT / "runs" / name),
+            num_train_epochs=options.epochs,
+            per_device_train_batch_size=BATCH,
+            eval_strategy="steps",
+            eval_steps=EVERY * steps,
+            save_strategy="no",
+            logging_strategy="epoch",
+            report_to=[],
+            metric_ks=(10, 20, 50),
+            seed=seed,
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        return DistillationTrainer(
+            distiller, arguments, self.parts["train"], self.parts["test"], optimizers=(optimizer, constant)
+        )
+
+
+def strip(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    """The metrics that begin with it, without it."""
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
+if __name__ == "__main__":
+    main()
