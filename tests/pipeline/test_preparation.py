@@ -9,6 +9,7 @@ from seqkd import pipeline
 from seqkd.config import ModelConfig, TeacherConfig, TextConfig
 from seqkd.errors import ConfigError
 from seqkd.interactions import ITEMS
+from seqkd.pipeline.preparation import check_images
 from seqkd.splits import load_markets
 
 
@@ -58,3 +59,17 @@ def test_what_is_misspelt_is_named_before_anything_is_loaded(experiment, change,
 def test_resuming_an_experiment_is_refused_and_not_ignored(experiment):
     with pytest.raises(ConfigError, match="does not resume"):
         pipeline.check(replace(experiment, training={"resume_from_checkpoint": "runs/x"}))
+
+
+def test_a_folder_of_images_is_never_passed_over(experiment, books, tmp_path):
+    def refused(message, **domains):
+        with pytest.raises(ConfigError, match=message):
+            check_images(str(tmp_path / "images"), domains)
+
+    bare = replace(books, items=books.items.remove_columns(["image_features"]))
+    refused("which is no folder", books=bare)
+    (tmp_path / "images").mkdir()
+    refused("has no folder for any of the domains", books=bare, films=books)
+    refused("bring image vectors", books=books)
+    (tmp_path / "images" / "books").mkdir()
+    check_images(str(tmp_path / "images"), {"books": bare, "films": books})
