@@ -102,7 +102,8 @@ def describe(config: TeacherConfig) -> str:
     steps = [f"started from {config.pretrained}"] if config.pretrained else []
     steps += ["pre-trained on all domains"] if config.pretraining is not None and not config.pretrained else []
     steps += ["trained on the domain"] if config.stage == "finetuned" else ["used as it is (zero-shot)"]
-    return f"{config.type}, width {config.model.get('hidden_size', 'default')}: {', then '.join(steps)}"
+    width = f", width {config.model['hidden_size']}" if "hidden_size" in config.model else ""  # else its encoder's
+    return f"{config.type}{width}: {', then '.join(steps)}"
 
 
 def training_of(experiment: Experiment) -> dict:

@@ -198,6 +198,7 @@ def test_a_teachers_card_says_what_it_was_pretrained_on(model, tmp_path):
         training={"loss": "sequence-item contrast", "text": "title, read by minilm"},
         papers={"UniSRec": "arXiv:2206.05941", "other": "10.1145/1"},
     )
+    assert "knowledge-distillation" not in (ModelCard.load(path).data.tags or [])
     text = path.read_text()
     for words in (
         "A pre-trained teacher (SASRecModel, ",

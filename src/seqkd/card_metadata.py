@@ -13,11 +13,17 @@ from .markdown import line
 from .report import pretty
 from .results import Result
 
-TAGS = ["seqkd", "recommender-systems", "sequential-recommendation", "knowledge-distillation"]
+TAGS = ("seqkd", "recommender-systems", "sequential-recommendation")
 
 
 def front_matter(
-    name: str, own: Sequence[Result], base_model: Sequence[str], datasets: Mapping[str, str], license: str | None
+    name: str,
+    own: Sequence[Result],
+    base_model: Sequence[str],
+    datasets: Mapping[str, str],
+    license: str | None,
+    *,
+    distilled: bool,
 ) -> ModelCardData:
     """Metadata with a model-index of the results `own` of the model called `name`."""
     measured = [
@@ -47,7 +53,7 @@ def front_matter(
     ]
     return ModelCardData(
         library_name="seqkd",
-        tags=list(TAGS),
+        tags=[*TAGS, *["knowledge-distillation"] * distilled],
         license=line(license) if license else None,
         base_model=[line(base) for base in base_model] or None,
         datasets=[line(dataset) for dataset in datasets.values()] or None,

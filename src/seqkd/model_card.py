@@ -117,11 +117,12 @@ def write_card(
                 f"the result of {name!r} on {result.domain!r} is of a model with {result.parameters} parameters, but "
                 f"this one has {description['parameters']}. Give only results of the domains that this model serves."
             )
+    metadata = front_matter(name, own, base_model, datasets or {}, license, distilled=bool(methods))
     card = ModelCard(
         _environment()
         .from_string(resources.files(__package__).joinpath("model_card.jinja").read_text(encoding="utf-8"))
         .render(
-            front_matter=Markup(front_matter(name, own, base_model, datasets or {}, license).to_yaml()),
+            front_matter=Markup(metadata.to_yaml()),
             title=name,
             seed=seed,
             model=description,
