@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers.utils import cached_file
 
 from . import losses
+from .candidate_scores import candidate_scores
 from .catalogue import PADDING, Catalogue
 from .collators import Collator, Sequence, SequenceDataset
 from .errors import CheckpointError, ConfigError, DataError
@@ -30,6 +31,7 @@ class UserRecommender(RecommenderModel):
 
     Class attributes:
         unknown_users: whether it can answer for a user who is not in training, from the history alone.
+        holds_item_table: `item_embeddings()` costs nothing, so that candidates are read from it.
         history_window: newest items of a history that `forward` reads as `histories (Q, n)`; 0 reads none.
     """
 
@@ -37,6 +39,7 @@ class UserRecommender(RecommenderModel):
     main_input_name = "user_ids"
     inputs: tuple[str, ...] = ("user_ids",)
     unknown_users: bool = False
+    holds_item_table: bool = False
     history_window: int = 0
 
     def set_users(self, users: Catalogue) -> None:
@@ -77,6 +80,12 @@ class UserRecommender(RecommenderModel):
             seen=seen,
             known_users=not self.unknown_users,
         )
+
+    def score(self, query_embeddings: Tensor, item_ids: Tensor | None = None) -> Tensor:
+        """As of every recommender."""
+        if item_ids is None or item_ids.dim() == 1 or not self.holds_item_table:
+            return super().score(query_embeddings, item_ids)
+        return candidate_scores(query_embeddings / self.config.temperature, self.item_embeddings(), item_ids)
 
     def loss(self, query_embeddings: Tensor, targets: Tensor, negatives: Tensor | None = None) -> Tensor:
         """As of every recommender, `(Q,)`, with the negatives `(Q, N)` that the pairs bring."""

@@ -42,6 +42,7 @@ class LightGCNModel(UserRecommender):
     config_class = LightGCNConfig
     inputs = ("user_ids", "histories")
     unknown_users = True
+    holds_item_table = True
     edges: Tensor
 
     def __init__(self, config: LightGCNConfig, edges: Tensor | None = None) -> None:

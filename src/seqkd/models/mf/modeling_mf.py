@@ -21,6 +21,7 @@ class MFModel(UserRecommender):
 
     config: MFConfig
     config_class = MFConfig
+    holds_item_table = True
 
     def __init__(self, config: MFConfig) -> None:
         super().__init__(config)
