@@ -31,3 +31,11 @@ def test_gradients_are_those_of_a_plain_lookup():
         (torch.einsum("qcd,qd->qc", vectors, plain_queries) * weights).sum().backward()
         torch.testing.assert_close(queries.grad, plain_queries.grad)
         torch.testing.assert_close(items.grad, plain_items.grad)
+
+
+def test_no_candidates_and_mixed_precision():
+    queries, items = torch.ones(2, 3, requires_grad=True), torch.ones(4, 3, dtype=torch.bfloat16, requires_grad=True)
+    candidate_scores(queries, items, torch.zeros(2, 0, dtype=torch.int64)).sum().backward()
+    assert not queries.grad.any()
+    candidate_scores(queries, items, torch.tensor([[1], [2]])).sum().backward()
+    assert items.grad.dtype == torch.bfloat16 and items.grad.sum() == 6

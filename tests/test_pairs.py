@@ -55,6 +55,13 @@ def test_draws_depend_on_pair_seed_and_epoch_alone():
     assert not torch.equal(collate(pairs.__getitems__([0, 1, 2, 3, 4]))["negatives"], whole)
 
 
+def test_who_has_nearly_everything_gets_what_is_left():
+    """One item of 2,000 is free: a hundred draws mostly miss it."""
+    everything = [item for item in range(1, 2001) if item != 777]
+    pairs = pairs_of([everything], [1999], [0], ["u"], items=2000)
+    assert set(PairCollator(num_negatives=5)(pairs.__getitems__([0, 9]))["negatives"].flatten().tolist()) == {777}
+
+
 def test_who_has_everything_still_gets_an_answer():
     """Nothing is no negative for him; the item is drawn at random rather than never."""
     pairs = pairs_of([[1, 2]], [2], [0], ["u"], items=2)

@@ -15,6 +15,7 @@ from seqkd.trainer import DistillationTrainer
 from seqkd.user_configuration import UserRecommenderConfig
 from seqkd.user_recommender import UserRecommender
 
+from .test_positives import rows
 from .tiny import arguments, tiny_sasrec, tiny_split
 
 
@@ -79,14 +80,22 @@ def test_accumulation_gives_the_same_weights(tmp_path):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_users_are_needed():
+def test_users_are_needed_and_numbered_alike():
     split = tiny_split()
     model = tables(split)
-    unknown = SequenceDataset(split.train, len(split.catalogue))
-    with pytest.raises(ConfigError, match=r"users=split\.users"):
-        model.training_rows(unknown)
-    with pytest.raises(DataError, match="unknown"):
-        rank_targets(model, unknown)
+    backwards = Catalogue(reversed(split.users.item_ids))
+    for users in (None, backwards):
+        rows = SequenceDataset(split.train, len(split.catalogue), users)
+        with pytest.raises(ConfigError, match=r"users=split\.users"):
+            model.training_rows(rows)
+        with pytest.raises(ConfigError, match="number users alike"):
+            rank_targets(model, rows)
+    model.set_users(backwards)
+    with pytest.raises(KnowledgeError, match="numbered otherwise"):
+        export(model, split.train, split=split, part="train")
+    model.users = None
+    with pytest.raises(ConfigError, match="knows none"):
+        model.recommend([[]], users=["u1"])
     with pytest.raises(ConfigError, match="num_users=24"):
         model.set_users(Catalogue(["a"]))
 
@@ -161,3 +170,20 @@ def test_a_model_without_users_has_no_users_to_list():
     split = tiny_split()
     with pytest.raises(KnowledgeError, match="SASRecModel knows none"):
         export(tiny_sasrec(split), split.train, split=split, part="train", tables=("item_topk",), k=5)
+
+
+def test_a_history_in_several_rows_is_refused():
+    """Its older items would be trained on, but not masked."""
+    part = rows([[5, 6, 7], [7, 8], [1, 2]], [1, 1, 1], [0, 3, 5], ["u", "u", "v"])
+    model = Tables(UserRecommenderConfig(num_items=9, num_users=2))
+    model.set_users(Catalogue(["u", "v"]))
+    with pytest.raises(ConfigError, match="cut into several rows"):
+        model.training_rows(SequenceDataset(part, 9, model.users))
+
+
+def test_a_sequential_student_learns_nothing_from_sets(tmp_path):
+    part = rows([[5, 6, 7], [1, 2]], [3, 2], [0, 1], ["u", "v"])
+    with pytest.raises(ConfigError, match="no row has a label"):
+        DistillationTrainer(
+            Distiller(tiny_sasrec(tiny_split())), arguments(tmp_path, tail_queries=False), SequenceDataset(part, 20)
+        )

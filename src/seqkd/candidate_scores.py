@@ -25,6 +25,8 @@ class _CandidateScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         queries, items, item_ids = ctx.saved_tensors
+        if not item_ids.numel():  # embedding_bag wants at least one
+            return torch.zeros_like(queries), torch.zeros_like(items), None
         grad_queries = F.embedding_bag(item_ids, items, per_sample_weights=grad.contiguous(), mode="sum")
         flat = item_ids.flatten()
         order = flat.argsort()
@@ -45,7 +47,8 @@ def candidate_scores(queries: Tensor, items: Tensor, item_ids: Tensor) -> Tensor
 
     Args:
         queries: `(Q, D)`.
-        items: `(I+1, D)`, of the same dtype.
+        items: `(I+1, D)`; the wider dtype of the two is taken.
         item_ids: `(Q, C)`.
     """
-    return _CandidateScores.apply(queries, items, item_ids)
+    dtype = torch.promote_types(queries.dtype, items.dtype)
+    return _CandidateScores.apply(queries.to(dtype), items.to(dtype), item_ids)

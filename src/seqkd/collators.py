@@ -52,7 +52,7 @@ class SequenceDataset(Dataset):
         self._check(table, num_items)
         names = table.column("user_id").combine_chunks().dictionary_encode()
         self.owner = names.indices.to_numpy()  # (rows,) rows of one user share a number
-        self.user = np.zeros(len(self), dtype=np.int64)
+        self.users, self.user = users, np.zeros(len(self), dtype=np.int64)
         if users is not None:
             self.user = users.encode(names.dictionary.to_pylist())[self.owner]
 

@@ -70,10 +70,15 @@ def rank_targets(
         shard: (index, count): rank every count-th row only, from index on.
 
     Raises:
-        ConfigError: `history` is neither word.
+        ConfigError: `history` is neither word, or the model knows users and the rows number them otherwise.
     """
     if history not in HISTORY:
         raise ConfigError(f"history must be one of {HISTORY}, got {history!r}.")
+    if model.users is not None and dataset.users != model.users:
+        raise ConfigError(
+            "the rows and the model do not number users alike; ranks would be those of other users. Give the rows the "
+            "users of the model: SequenceDataset(rows, num_items, users=split.users)."
+        )
     rows = Subset(dataset, range(shard[0], len(dataset), shard[1]))
     loader = DataLoader(rows, batch_size=batch_size, collate_fn=model.collator(seen=history == "masked"))
     was_training = model.training

@@ -66,6 +66,11 @@ def export(
             f"the teacher has {config.num_items} items (fingerprint {theirs}), the split {len(catalogue)} "
             f"({catalogue.fingerprint[:12]}). Split the data with the teacher's catalogue, or train it on this one."
         )
+    if recommender.users is not None and recommender.users != split.users:
+        raise KnowledgeError(
+            f"the teacher knows {len(recommender.users)} users, numbered otherwise than the {len(split.users)} of the "
+            "split. Train it on this split, after model.set_users(split.users)."
+        )
     if "query_embeddings" in tables and not recommender.scores_by_dot_product:
         raise KnowledgeError(
             f"{type(recommender).__name__} does not score by a dot product, so its query_embeddings would say "

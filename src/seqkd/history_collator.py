@@ -50,7 +50,8 @@ class HistoryCollator:
         if self.known_users and any(s.user == 0 for s in sequences):
             raise DataError(
                 "a user of these rows is unknown to a model that answers for known users only: he is not in the "
-                "training part, or the rows were not given users=split.users."
+                "training part, or the rows were not given users=split.users. Give them, and leave other users out, or "
+                "take a model that reads histories (LightGCN, FM, SASRec)."
             )
         first = np.array([max(s.first_target, s.user == 0) for s in sequences], dtype=np.int64)
         asked = np.maximum(sizes + (self.tail and not self.sample_one) - first, 0)

@@ -109,7 +109,7 @@ class PairCollator:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in out.items()}
 
     def _negatives(self, pairs: TrainingPairs, index: np.ndarray) -> np.ndarray:
-        """`(Q, N)` uniform over the items that the user has not; drawn again where he has, up to 100 times."""
+        """`(Q, N)` uniform over the items that the user has not; drawn again where he has, at last from these alone."""
         keys = index[:, None] * self.num_negatives + np.arange(self.num_negatives)
         negatives = np.zeros(keys.shape, dtype=np.int64)
         left = np.ones(keys.shape, dtype=bool)
@@ -121,7 +121,14 @@ class PairCollator:
             taken = pairs.positives.of_users(torch.from_numpy(owner[left]), torch.from_numpy(negatives[left])).numpy()
             left[left] = taken
             if not left.any():
-                break
+                return negatives
+        for row, column in np.argwhere(left):  # of users who have nearly everything
+            key = pairs.positives.query_user[pairs.query_ids[index[row]]] * (pairs.sequences.num_items + 1)
+            every = np.arange(1, pairs.sequences.num_items + 1)
+            free = every[~np.isin(key + every, pairs.positives.keys)]
+            if len(free):  # who has everything keeps what was drawn: there is no negative
+                draw = scattered(keys[row, column], self.seed, self.epoch, 100)
+                negatives[row, column] = free[draw % len(free)]
         return negatives
 
 

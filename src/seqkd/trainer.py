@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -62,11 +63,22 @@ class DistillationTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        self._require_labels(train_dataset)
         self._terms: dict[str, Tensor] = {}
         self._terms_steps = 0
         self.curriculum = self._only_curriculum()
         self.difficulty = self._measure(self.curriculum) if self.curriculum else torch.zeros(0)
         self.add_callback(_EpochBegin(self))
+
+    def _require_labels(self, sequences: SequenceDataset) -> None:
+        """A sequential student learns nothing from sets, but what teachers say at their ends."""
+        taught = self.args.tail_queries and len(self.model.methods) > 0
+        labelled = (np.diff(sequences.offsets) > sequences.first_target).any()
+        if self.train_dataset is sequences and not taught and not labelled:
+            raise ConfigError(
+                "no row has a label: a split with queries='users' is for models that know users (MF, LightGCN). Split "
+                "with queries='positions', or let teachers answer with tail_queries=True."
+            )
 
     # ---- the queries of a step --------------------------------------------------------------------------------
 
@@ -231,7 +243,11 @@ class DistillationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder, student = Path(resume_from_checkpoint), self.model.student
         saved = type(student).from_pretrained(folder)
-        if saved.catalogue != student.catalogue or saved.config.num_items != student.config.num_items:
+        if (saved.catalogue, saved.users, saved.config.num_items) != (
+            student.catalogue,
+            student.users,
+            student.config.num_items,
+        ):
             raise CheckpointError(
                 f"{folder} is about {saved.catalogue or saved.config.num_items}, the student about "
                 f"{student.catalogue or student.config.num_items}. Resume with the data the run was started with."

@@ -45,6 +45,11 @@ class DistillationArguments(TrainingArguments):
             raise ConfigError(
                 "push with `seqkd push FOLDER NAME`; a token comes from `hf auth login`, never from settings."
             )
+        if self.dataloader_persistent_workers:
+            raise ConfigError(
+                "dataloader_persistent_workers would keep what workers drew in the first epoch (negatives, queries). "
+                "Leave it off."
+            )
         self._n_gpu = min(self.n_gpu, 1)  # DataParallel would cut a packed batch; several devices want a launcher
         if self.history not in ("masked", "unmasked"):
             raise ConfigError(f"history must be 'masked' or 'unmasked', got {self.history!r}.")

@@ -64,9 +64,21 @@ class UserRecommender(RecommenderModel):
         return self(user_ids=user_ids).query_embeddings
 
     def training_rows(self, sequences: SequenceDataset) -> Dataset:
-        if not sequences.user.all():
+        """Pairs of user and item.
+
+        Raises:
+            ConfigError: users are numbered otherwise than in this model, one of them is unknown, or a history is cut:
+                what its later rows leave out would be trained on, but neither masked nor filtered.
+        """
+        if self.users is None or sequences.users != self.users or not sequences.user.all():
             raise ConfigError(
-                f"{type(self).__name__} needs to know users: SequenceDataset(rows, num_items, users=split.users)."
+                f"{type(self).__name__} and these rows do not number users alike. Call model.set_users(split.users), "
+                "and give the rows the same: SequenceDataset(rows, num_items, users=split.users)."
+            )
+        if (sequences.owner[1:] == sequences.owner[:-1]).any():
+            raise ConfigError(
+                "the history of a user is cut into several rows, so that older items would neither be masked nor "
+                "filtered. Split with a max_length of the longest history, or with queries='users'."
             )
         return TrainingPairs(sequences)
 
@@ -133,6 +145,8 @@ class UserRecommender(RecommenderModel):
         Raises:
             DataError: a user is unknown (or none is given) and the model answers for known users only.
         """
+        if users is not None and self.users is None:
+            raise ConfigError("users are given, but this model knows none. Call model.set_users(split.users) first.")
         if users is not None and len(users) != len(histories):
             raise DataError(f"{len(users)} users for {len(histories)} histories. Give one user for each history.")
         known = Catalogue([]) if self.users is None else self.users

@@ -32,7 +32,8 @@ class RRD(Method):
     """Relaxed ranking of `[interesting, uninteresting]` items, one loss per query.
 
     A query that is asked several times in a batch is taught once, as in the paper, and weighs as much as any other
-    (see `spread`); where its pairs read different histories, the first of them stands for it.
+    (see `spread`); where its pairs read different histories (FM and DeepFM on sets), the first of them stands for it,
+    in each micro-batch anew.
 
     Knowledge: `query_topk`, exported with `filter_seen=True`. Memory: N (K+L) int32 for each teacher, and Q (K+L) D
     for the vectors of a batch's candidates.
