@@ -126,3 +126,8 @@ def test_dataset_keeps_to_a_selection():
 def test_dataset_names_an_item_outside_the_catalogue(item):
     with pytest.raises(DataError, match=rf"row 1 \(user 'u1'\), position 1: item {item} is outside 1\.\.5"):
         SequenceDataset(rows_of([[1, 2, 3], [4, item]], [1, 1], [0, 3]), num_items=5)
+
+
+def test_no_sequences_make_an_empty_batch():
+    batch = QueryCollator(5, seen=True)([])
+    assert batch["item_ids"].shape == (0, 0) and all(tensor.numel() == 0 for tensor in batch.values())

@@ -122,8 +122,9 @@ class QueryCollator:
         self.seed = self.epoch = 0  # nothing is drawn here
 
     def __call__(self, sequences: List[Sequence]) -> dict[str, Tensor]:
-        first = np.array([max(s.first_target, 1) for s in sequences])  # an empty history has no slot to answer from
-        last = np.array([len(s.item_ids) + self.tail for s in sequences])  # queries are first..last-1
+        # an empty history has no slot to answer from
+        first = np.array([max(s.first_target, 1) for s in sequences], dtype=np.int64)
+        last = np.array([len(s.item_ids) + self.tail for s in sequences], dtype=np.int64)  # queries are first..last-1
         end = np.maximum(last - 1, 0)  # slots 0..end-1 of a row are read: the last query reads item end-1
         start = np.maximum(end - self.max_length, 0)
         lengths = end - start
