@@ -97,7 +97,7 @@ class Bench:
 
     def knowledge(self, kind: str, seed: int) -> Knowledge:
         """What the teacher of this seed says, exported once."""
-        folder = OUTPUT / "knowledge" / f"{kind}-{seed}"
+        folder = OUTPUT / "knowledge" / f"{kind}-{seed}-{self.options.epochs}"
         if not (folder / "knowledge.json").exists():
             teacher = {"mf": MFModel, "lightgcn": LightGCNModel}[kind].from_pretrained(self.teacher_folder(kind, seed))
             told = {"split": self.split, "part": "train", "tables": TABLES, "k": 500, "filter_seen": True}
@@ -105,7 +105,7 @@ class Bench:
         return Knowledge.from_pretrained(folder)
 
     def teacher_folder(self, kind: str, seed: int) -> Path:
-        return OUTPUT / "teachers" / f"{kind}-{seed}"
+        return OUTPUT / "teachers" / f"{kind}-{seed}-{self.options.epochs}"
 
     def run(self, kind: str, run: str, weights: dict[str, float], seed: int) -> None:
         """Train, measure and note one model, unless it is there."""
@@ -115,7 +115,9 @@ class Bench:
         )
         path = FOLDER / f"{kind}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if (label, seed) in {(entry["run"], entry["seed"]) for entry in map(json.loads, lines)}:
+        noted = (label, seed) in {(entry["run"], entry["seed"]) for entry in map(json.loads, lines)}
+        # a teacher is needed, too, where only its result came with the repository
+        if noted and (run != "teacher" or (self.teacher_folder(kind, seed) / "config.json").exists()):
             return
         started = time.time()
         student = self.model(kind, WIDTHS["teacher" if run == "teacher" else "student"], seed)
@@ -129,6 +131,8 @@ class Bench:
         metrics = {part: trainer.evaluate(self.parts[part], metric_key_prefix=part) for part in ("valid", "test")}
         if run == "teacher":
             student.save_pretrained(self.teacher_folder(kind, seed))
+        if noted:
+            return
         history = trainer.state.log_history
         entry = {
             "model": kind,

@@ -17,6 +17,7 @@ from seqkd.results import Result, Spread, Summary, summarise
 from seqkd.slices import Slice, slice_table
 
 FOLDER, MODALITIES = Path("benchmarks/results/trio"), Path("benchmarks/results/modalities")
+SEARCH = Path("benchmarks/results/trio_search")  # how the trio is weighed, and with what temperature
 METRICS = ("ndcg@10", "recall@10", "recall@50")
 SLICED = ("student alone", "teacher sasrec", "teacher unisrec", "teacher recformer", "teacher unim2rec")
 TRIO = "CKD unisrec + recformer + unim2rec"
@@ -101,6 +102,9 @@ def main() -> None:
     if any(MODALITIES.glob("*.jsonl")):
         text += "\n# UniM²Rec by modality, UniSRec's Scientific sample (its own split)\n\n"
         text += accuracy_table(read(MODALITIES)[0])
+    variants = [r for r in read(SEARCH)[0] if r.role == "distilled"]
+    if variants:
+        text += "\n# Variants of the recipe, seed 0 where no more seeds are named\n\n" + accuracy_table(variants)
     (FOLDER / "tables.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as List
 from functools import partial
 from itertools import pairwise, repeat
 from typing import cast
@@ -14,42 +13,35 @@ from torch.utils.checkpoint import checkpoint
 
 from ...catalogue import PADDING
 from ...errors import ConfigError
+from ...field_recommender import FieldRecommender
 from ...modules.dropout import Dropout
-from ...modules.factorisation import QUERY_FIELDS, FieldEmbeddings, item_columns, query_columns, xavier_normal
+from ...modules.factorisation import QUERY_FIELDS, item_columns, query_columns
 from ...recommender import RecommenderOutput
-from ...user_recommender import UserRecommender
 from .configuration_deepfm import SOFTMAX, DeepFMConfig
 
 BLOCK = 2**18  # hidden values made at a time: these stay in the cache of a core
 KEEP = 2**24  # up to 64 MB of hidden values per layer are kept for the backward pass; more are computed a second time
 
 
-class DeepFMModel(UserRecommender):
+class DeepFMModel(FieldRecommender):
     """DeepFM (Guo et al. 2017, arXiv 1703.04247, eq. 1) of a user, a history and an item.
 
     The first layer of the MLP is linear in the fields, so it splits: each side brings its part of it, H1 wide, and a
     pair costs the layers after it. Query and item embeddings are `[FM (D+2), first layer (H1)]`. A score is no dot
-    product (`scores_by_dot_product`). An unknown user says nothing: the history answers alone.
+    product (`scores_by_dot_product`).
     """
 
     config: DeepFMConfig
     config_class = DeepFMConfig
-    inputs = ("user_ids", "histories")
-    unknown_users = True
 
     def __init__(self, config: DeepFMConfig) -> None:
         super().__init__(config)
-        self.history_window = config.max_position_embeddings
-        self.fields = FieldEmbeddings(**config.field_settings())
         self.dropout = Dropout(config.dropout_prob)
         read = (QUERY_FIELDS + 1 + config.num_attribute_fields) * config.hidden_size
         sizes = [read, *config.mlp_hidden_sizes]
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
         self.output = nn.Linear(sizes[-1], 1)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        xavier_normal(module)
 
     @property
     def widths(self) -> list[int]:
@@ -133,36 +125,3 @@ class DeepFMModel(UserRecommender):
             ConfigError: always; it names what to train with instead.
         """
         raise ConfigError(SOFTMAX)
-
-    # ---- items ------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def set_item_attributes(self, attributes: Tensor) -> None:
-        """The attributes of items 1..I, `(I, A)` ids of 1..`num_attributes`, 0 for none; they are saved with the model.
-
-        Raises:
-            ConfigError: the model reads no attributes. DataError: another shape, or ids out of range.
-        """
-        self.fields.set_item_attributes(attributes)
-
-    def add_items(
-        self, item_ids: List[str], embeddings: Tensor | None = None, *, attributes: Tensor | None = None
-    ) -> None:
-        """Grow the catalogue; old rows stay bit-equal. What is not given of a new item is the mean of the old ones.
-
-        Args:
-            embeddings: `(n, D)` vectors of the items.
-            attributes: `(n, A)`, as in `set_item_attributes`; none without.
-
-        Raises:
-            DataError: an id is already in the catalogue, or an array has another shape or values out of range.
-        """
-        checked = self.fields.checked_attributes(attributes, len(item_ids))
-        super().add_items(item_ids, embeddings)
-        self.fields.grow(checked)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.fields.item
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.fields.item = cast(nn.Embedding, value)
