@@ -12,6 +12,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 
+from .collators import SequenceDataset
 from .errors import KnowledgeError
 from .interview import Interview
 from .knowledge import Knowledge, Source, Table
@@ -86,7 +87,8 @@ def export(
         temperature=float(config.temperature),
         options=options,
     )
-    interview = Interview(recommender, rows, tables, min(k, len(catalogue)), batch_size, filter_seen, dtype)
+    sequences = SequenceDataset(rows, config.num_items, recommender.users)
+    interview = Interview(recommender, sequences, tables, min(k, len(catalogue)), batch_size, filter_seen, dtype)
     pieces = interview.pieces(shard_rows)
     was_training = recommender.training
     if was_training:

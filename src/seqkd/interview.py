@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence as List
 from functools import cached_property
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from .catalogue import PADDING
 from .collators import Sequence, SequenceDataset
 from .errors import KnowledgeError
 from .recommender import RecommenderModel
-from .store.source import Piece, pieces_of
+from .store.source import SHARD_ROWS, Piece, pieces_of
 from .store.table import blank
 from .user_recommender import UserRecommender
 
@@ -29,6 +28,7 @@ class Interview:
 
     Args:
         tables, k, batch_size, filter_seen, dtype: as in `export`; k at most I.
+        quiet: show no progress.
 
     Raises:
         KnowledgeError: there are no rows, or two rows share query ids.
@@ -37,16 +37,17 @@ class Interview:
     def __init__(
         self,
         teacher: RecommenderModel,
-        rows: datasets.Dataset,
+        sequences: SequenceDataset,
         tables: List[str],
         k: int,
         batch_size: int,
         filter_seen: bool,
         dtype: torch.dtype,
+        quiet: bool = False,
     ) -> None:
         self.teacher, self.tables, self.k, self.dtype = teacher, tables, k, dtype
         self.batch_size, self.filter_seen = batch_size, filter_seen
-        self.sequences = SequenceDataset(rows, teacher.config.num_items, teacher.users)
+        self.sequences = sequences
         if not len(self.sequences):
             raise KnowledgeError("there is nothing to ask: this part of the split has no rows.")
         self.order = np.argsort(self.sequences.query_start, kind="stable")
@@ -58,7 +59,7 @@ class Interview:
             raise KnowledgeError(
                 f"rows {a} and {b} share query id {self.starts[shared[0] + 1]}. Export one part at a time."
             )
-        self.progress = tqdm(total=len(self.order), desc="export", unit=" sequences", disable=None)
+        self.progress = tqdm(total=len(self.order), desc="export", unit=" sequences", disable=quiet or None)
 
     def pieces(self, shard_rows: int) -> list[Piece]:
         """About `shard_rows` rows each, cut between sequences, so that one sequence is asked for one shard."""
@@ -203,3 +204,19 @@ def windows(sequence: Sequence, max_length: int) -> Iterator[Sequence]:
         if last >= size:
             return
         first, last = last + 1, min(size, last + max(1, max_length // 2))
+
+
+@torch.no_grad()
+def best_items(recommender: RecommenderModel, sequences: SequenceDataset, k: int, *, batch_size: int = 256) -> Tensor:
+    """The best k items of every query by id, `(N, k)` int32, without what the query's history holds; 0: none is left.
+
+    As the knowledge table `query_topk`, but of a model that is still in training, whose mode it leaves as it was.
+    """
+    training, k = recommender.training, min(k, recommender.config.num_items)
+    interview = Interview(recommender, sequences, ("query_topk",), k, batch_size, True, torch.float32, quiet=True)
+    recommender.eval()
+    try:
+        shards = [interview.answer(piece)[0]["query_topk"] for piece in interview.pieces(SHARD_ROWS)]
+    finally:
+        recommender.train(training)
+    return torch.cat(shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Generator, Tensor, nn
@@ -26,12 +26,17 @@ class SoftLabels(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What is known when an epoch begins, the same however often it is begun (a resumed run begins it again)."""
+    """What is known when an epoch begins, the same however often it is begun (a resumed run begins it again).
+
+    All but `student_topk`: a run that resumes in mid-epoch asks a later student. What is made of its answer belongs
+    into persistent buffers, with a mark by which a method that finds it made returns early.
+    """
 
     number: int  # from 0
     num_epochs: float
     generator: Generator  # on the CPU, seeded by the run's seed, the epoch and the method
     positives: Positives  # what users have, so that it is no negative
+    student_topk: Callable[[int], Tensor]  # k to the student's best k items of every query, see `best_items`
 
 
 class Method(nn.Module):
@@ -67,7 +72,7 @@ class Method(nn.Module):
         """
 
     def on_epoch_begin(self, epoch: Epoch) -> None:
-        """Anneal, or draw lists anew. What is drawn here depends on `epoch` and the knowledge alone."""
+        """Anneal, draw lists anew, or look at the student; see `Epoch` for what survives a resume."""
 
     @property
     def reads(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ from .curriculum import Curriculum, QuerySampler, history_statistics
 from .distiller import Distiller
 from .errors import CheckpointError, ConfigError, SeqKDError
 from .evaluation import metrics_of, rank_targets
+from .interview import best_items
 from .method import Epoch, Method
 from .pairs import TrainingPairs
 from .positives import Positives
@@ -160,8 +161,11 @@ class DistillationTrainer(Trainer):
             self._positives = Positives(self.sequences)
         for order, method in enumerate(self.model.methods.values()):
             generator = torch.Generator().manual_seed(hash((self.args.seed, number, order)) % 2**63)
-            epoch = Epoch(number, self.args.num_train_epochs, generator, self._positives)
+            epoch = Epoch(number, self.args.num_train_epochs, generator, self._positives, self._student_topk)
             cast(Method, method).on_epoch_begin(epoch)
+
+    def _student_topk(self, k: int) -> Tensor:
+        return best_items(self.model.student, self.sequences, k, batch_size=self.args.eval_batch_size)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs=False, num_items_in_batch=None):
         """The distiller's loss, scaled so that the mean over processes is the mean over the step's queries.

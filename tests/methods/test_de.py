@@ -10,6 +10,7 @@ from seqkd.errors import ConfigError
 from seqkd.method import Epoch
 from seqkd.methods.de import DE, DEConfig, regression
 
+from ..tiny import nobody
 from .embedding_market import TEACHER, Tables, answer, knowledge, pairs
 from .golden_experts import bank, near, taught, tensor
 
@@ -110,7 +111,7 @@ def test_a_sample_is_unbiased(sample):
 def test_epochs_set_the_temperature():
     method, _ = taught_by({"one": knowledge()}, anneal_epochs=100)
     before = set(method.state_dict())
-    method.on_epoch_begin(Epoch(11, 100, torch.Generator(), None))
+    method.on_epoch_begin(Epoch(11, 100, torch.Generator(), None, nobody))
     banks = [method.query_experts["one"], method.item_experts["one"]]
     assert [experts.temperature for experts in banks] == pytest.approx([0.1, 0.1])
     assert set(method.state_dict()) == before  # recomputed on resume, not saved

@@ -11,6 +11,7 @@ from seqkd.method import Epoch
 from seqkd.methods.de import regression
 from seqkd.methods.htd import HTD, HTDConfig, entity_term, group_term
 
+from ..tiny import nobody
 from .embedding_market import Tables, answer, knowledge, pairs
 from .golden_experts import bank, near, taught, tensor
 
@@ -171,7 +172,7 @@ def test_nothing_but_queries():
 
 def test_epochs_set_the_temperature():
     method, _ = taught_by({"one": knowledge()})
-    method.on_epoch_begin(Epoch(11, 100, torch.Generator(), None))
+    method.on_epoch_begin(Epoch(11, 100, torch.Generator(), None, nobody))
     assert method.item_experts["one"].temperature == pytest.approx(0.1)  # over 100 epochs by default
 
 

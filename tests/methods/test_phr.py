@@ -11,7 +11,7 @@ from seqkd.method import Epoch
 from seqkd.methods.phr import PHR, HyperNetwork, PHRConfig, regression
 from seqkd.positives import Positives
 
-from ..tiny import rows_of
+from ..tiny import nobody, rows_of
 from .embedding_market import QUERIES, STUDENT, TEACHER, Tables, answer, knowledge, pairs
 from .golden_experts import near, taught, tensor
 
@@ -27,7 +27,7 @@ def epoch() -> Epoch:
     """Rows of two queries each, the training one and the tail: the user of queries 1 and 2 has items 3 and 4."""
     rows = rows_of([[1, 2], [3, 4], [4, 9, 4], [5, 1]], last_only=True)
     positives = Positives(SequenceDataset(rows, 9))
-    return Epoch(0, 1, torch.Generator(), positives)
+    return Epoch(0, 1, torch.Generator(), positives, nobody)
 
 
 def test_golden(golden):

@@ -16,7 +16,7 @@ from seqkd.positives import Positives
 from seqkd.split import Split
 from seqkd.store.source import Source
 
-from ..tiny import ITEMS, USERS, rows_of, tiny_split
+from ..tiny import ITEMS, USERS, nobody, rows_of, tiny_split
 
 
 def set_split() -> Split:
@@ -71,7 +71,7 @@ def batch_of(split: Split, pairs: list[int], distiller: Distiller) -> dict[str, 
 
 def begin(method: Method, split: Split, number: int = 0, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(1000 * seed + number)
-    method.on_epoch_begin(Epoch(number, 10, generator, Positives(dataset(split))))
+    method.on_epoch_begin(Epoch(number, 10, generator, Positives(dataset(split)), nobody))
 
 
 def slow_relaxed_ranking(interesting: np.ndarray, uninteresting: np.ndarray) -> float:
