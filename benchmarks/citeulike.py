@@ -38,7 +38,7 @@ from seqkd.user_recommender import UserRecommender
 DATA = "../shared/data/citeulike/topology_split.parquet"
 FOLDER, OUTPUT = Path("benchmarks/results/citeulike"), Path("outputs/citeulike")
 WIDTHS = {"teacher": 200, "student": 20}
-BATCH, EVERY = 1024, 10
+EVERY = 10  # epochs between two looks at test, for the trace
 TABLES = ("query_topk", "query_embeddings", "item_embeddings", "item_topk")
 DECAY = {"mf": 1e-3, "lightgcn": 1e-3}  # of the authors, on a loss summed over the batch
 # each paper's lambda turned into a weight on our means (docs/papers.md)
@@ -53,6 +53,10 @@ def main() -> None:
     parser.add_argument("--runs", nargs="*", default=["student", *WEIGHTS], help="names, or several methods as rrd+htd")
     parser.add_argument("--method", nargs="*", default=[], metavar="NAME=JSON", help="settings of a method")
     parser.add_argument("--weight", nargs="*", default=[], metavar="NAME=NUMBER")
+    parser.add_argument("--student", type=json.loads, default={}, metavar="JSON", help="its configuration")
+    parser.add_argument("--label_weight", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--file", default="", help="<model>_<file>.jsonl instead of <model>.jsonl")
     parser.add_argument("--label", default="", help="appended to the name of the run, for a variant of it")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
@@ -83,10 +87,11 @@ class Bench:
             for name in ("train", "valid", "test")
         }
 
-    def model(self, kind: str, width: int, seed: int) -> UserRecommender:
+    def model(self, kind: str, role: str, seed: int) -> UserRecommender:
         """Untrained, with the authors' initialisation."""
         torch.manual_seed(seed)
-        sizes = {"num_items": len(self.split.catalogue), "num_users": len(self.split.users), "hidden_size": width}
+        sizes = {"num_items": len(self.split.catalogue), "num_users": len(self.split.users)}
+        sizes |= {"hidden_size": WIDTHS[role], **(self.options.student if role == "student" else {})}
         if kind == "mf":
             model: UserRecommender = MFModel(MFConfig(**sizes))
         else:
@@ -113,18 +118,19 @@ class Bench:
             self.options,
             run + (f" {self.options.label}" if run != "teacher" and self.options.label else ""),
         )
-        path = FOLDER / f"{kind}.jsonl"
+        path = FOLDER / (f"{kind}_{options.file}.jsonl" if options.file and run != "teacher" else f"{kind}.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         noted = (label, seed) in {(entry["run"], entry["seed"]) for entry in map(json.loads, lines)}
         # a teacher is needed, too, where only its result came with the repository
         if noted and (run != "teacher" or (self.teacher_folder(kind, seed) / "config.json").exists()):
             return
         started = time.time()
-        student = self.model(kind, WIDTHS["teacher" if run == "teacher" else "student"], seed)
+        student = self.model(kind, "teacher" if run == "teacher" else "student", seed)
         used = {name: self.settings.get(name, {}) for name in weights}
         methods = {name: METHODS[name](METHODS[name].config_class(**settings)) for name, settings in used.items()}
         knowledge = {"teacher": self.knowledge(kind, seed)} if methods else {}
-        trainer = self.trainer(Distiller(student, methods, weights, knowledge), kind, f"{kind}-{label}-{seed}", seed)
+        distiller = Distiller(student, methods, weights, knowledge, options.label_weight if methods else 1.0)
+        trainer = self.trainer(distiller, kind, f"{kind}-{label}-{seed}", seed)
         begun = time.time()
         trainer.train()
         seconds = time.time() - begun
@@ -141,6 +147,9 @@ class Bench:
             "width": student.config.hidden_size,
             "weights": weights,
             "settings": used,
+            "student": {} if run == "teacher" else options.student,
+            "label_weight": options.label_weight if methods else 1.0,
+            "batch": options.batch,
             "epochs": options.epochs,
             "learning_rate": options.learning_rate,
             "decay": options.decay if options.decay is not None else DECAY[kind],
@@ -162,14 +171,18 @@ class Bench:
         decay = options.decay if options.decay is not None else DECAY[kind]
         # their losses are sums over the batch, ours means: what is added to the gradient shrinks alike
         optimizer = torch.optim.Adam(
-            distiller.parameters(), lr=options.learning_rate, weight_decay=decay / BATCH, eps=1e-8 / BATCH, fused=True
+            distiller.parameters(),
+            lr=options.learning_rate,
+            weight_decay=decay / options.batch,
+            eps=1e-8 / options.batch,
+            fused=True,
         )
         constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // BATCH)
+        steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // options.batch)
         arguments = DistillationArguments(
             output_dir=str(OUTPUT / "runs" / name),
             num_train_epochs=options.epochs,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=options.batch,
             eval_strategy="steps",
             eval_steps=EVERY * steps,
             save_strategy="no",

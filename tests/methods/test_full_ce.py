@@ -60,6 +60,20 @@ def test_the_distiller_gets_soft_labels_where_it_can():
     assert loss_of(distiller, batch) == pytest.approx(halves, rel=1e-5)
 
 
+@pytest.mark.parametrize("candidates", ["catalogue", "top"])
+def test_some_queries_stand_for_all(candidates):
+    split = set_split()
+    pairs = [0, 1, 30, 60]  # three users, the first twice
+    whole = distiller_of(split, candidates=candidates)
+    batch = batch_of(split, pairs, whole)
+    one = distiller_of(split, candidates=candidates, max_queries=1)
+    drawn = {round(loss_of(one, batch), 4) for _ in range(60)}
+    top = 6 if candidates == "top" else None
+    alone = [slow(split, query, top=top) for query in set(batch["query_ids"].tolist())]
+    assert drawn == {round(loss, 4) for loss in alone}  # one of three, times three, over three
+    assert loss_of(distiller_of(split, candidates=candidates, max_queries=3), batch) == pytest.approx(sum(alone) / 3)
+
+
 def test_short_lists():
     split = set_split()
     distiller = distiller_of(split)
@@ -99,6 +113,9 @@ def test_large_scores_stay_finite():
 
 
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="max_queries must be at least 1, got 0"):
+        FullCEConfig(max_queries=0)
+
     class NoDotProduct(MFModel):
         scores_by_dot_product = False
 

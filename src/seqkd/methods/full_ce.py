@@ -25,12 +25,17 @@ class FullCEConfig:
 
     candidates: str = "top"  # the teacher's list, its softmax renormalised on it; or the whole "catalogue", exactly
     temperature: float = 1.0  # tau, of teacher and student; 1 suits dot products that were trained with BPR
+    # Queries taught in a step, at most so many, drawn from the distinct ones of the batch; None teaches all. Unbiased.
+    # Where users are asked once for each of their items, as on sets, a part of a batch is taught often enough.
+    max_queries: int | None = None
 
     def __post_init__(self) -> None:
         if self.candidates not in ("top", "catalogue"):
             raise ConfigError(f"candidates must be 'top' or 'catalogue', got {self.candidates!r}.")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, got {self.temperature}.")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ConfigError(f"max_queries must be at least 1, got {self.max_queries}.")
 
 
 class FullCE(Method):
@@ -66,23 +71,38 @@ class FullCE(Method):
         output: RecommenderOutput,
         knowledge: Mapping[str, Mapping[str, Tensor]],
     ) -> Tensor | SoftLabels:
-        tau, tables = self.config.temperature, list(knowledge.values())
-        if self.config.candidates == "top" and tau == 1:
+        tau, most, tables = self.config.temperature, self.config.max_queries, list(knowledge.values())
+        if self.config.candidates == "top" and tau == 1 and most is None:
             items, probs = top_probs(tables, tau)
             return SoftLabels(items, probs * share_of_each(batch)[:, None])
         first = first_of_each(batch["query_ids"])
-        queries = output.query_embeddings[first]
+        drawn = first if most is None else first[torch.randperm(len(first), device=first.device)[:most]]
+        queries = output.query_embeddings[drawn]
         if self.config.candidates == "top":
-            items, probs = top_probs([{name: rows[first] for name, rows in table.items()} for table in tables], tau)
-            return spread(-(probs * student.catalogue_log_probs(queries / tau, items)).sum(dim=1), batch)
+            items, probs = top_probs([{name: rows[drawn] for name, rows in table.items()} for table in tables], tau)
+            losses = -(probs * student.catalogue_log_probs(queries / tau, items)).sum(dim=1)
+        else:
+            losses = self.on_catalogue(student, queries, drawn, tables)
+        # by place in the batch: a query that was not drawn costs nothing, the others stand for it
+        placed = losses.new_zeros(len(batch["query_ids"])).index_put((drawn,), losses * (len(first) / len(drawn)))
+        return spread(placed[first], batch)
+
+    def on_catalogue(
+        self, student: RecommenderModel, queries: Tensor, drawn: Tensor, tables: list[Mapping[str, Tensor]]
+    ) -> Tensor:
+        """Both softmaxes over all items, of the rows `drawn (n,)` of the batch with `queries (n, D)`: `(n,)`."""
         queries, items = queries / student.config.temperature, student.item_embeddings()
         losses = [
             catalogue_cross_entropy(
-                queries, items, table["query_embeddings"][first], table["item_embeddings"], temperature=tau
+                queries,
+                items,
+                table["query_embeddings"][drawn],
+                table["item_embeddings"],
+                temperature=self.config.temperature,
             )
             for table in tables
         ]
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return torch.stack(losses).mean(dim=0)
 
 
 def top_probs(tables: list[Mapping[str, Tensor]], temperature: float) -> tuple[Tensor, Tensor]:
