@@ -1,7 +1,7 @@
 """The table of Topology Distillation on CiteULike: a teacher 200 wide, a student 20 wide, and what each method adds.
 
     python benchmarks/citeulike.py --seeds 0 1 2                           # MF: teacher, student alone, every method
-    python benchmarks/citeulike.py --models lightgcn --runs student de htd
+    python benchmarks/citeulike.py --models lightgcn --runs teacher student de htd
     python benchmarks/citeulike.py --runs rrd --method rrd='{"interesting": 100}' --weight rrd=0.01 --label K=100
 
 The split of the paper's repository (leave-one-out, not temporal), full ranking without what a user has, BPR with one
@@ -50,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mf"], choices=["mf", "lightgcn"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", nargs="*", default=["student", *WEIGHTS], help="names, or several methods as rrd+htd")
+    parser.add_argument(
+        "--runs", nargs="*", default=["teacher", "student", *WEIGHTS], help="names, or several methods as rrd+htd"
+    )
     parser.add_argument("--method", nargs="*", default=[], metavar="NAME=JSON", help="settings of a method")
     parser.add_argument("--weight", nargs="*", default=[], metavar="NAME=NUMBER")
     parser.add_argument("--student", type=json.loads, default={}, metavar="JSON", help="its configuration")
@@ -71,7 +73,7 @@ def main() -> None:
     bench = Bench(options, settings)
     for kind in options.models:
         for seed in options.seeds:
-            for run in ["teacher", *options.runs]:
+            for run in options.runs:
                 names = [] if run in ("teacher", "student") else run.split("+")
                 bench.run(kind, run, {name: chosen.get(name, WEIGHTS.get(name, 1.0)) for name in names}, seed)
 
@@ -104,6 +106,8 @@ class Bench:
         """What the teacher of this seed says, exported once."""
         folder = OUTPUT / "knowledge" / f"{kind}-{seed}-{self.options.epochs}"
         if not (folder / "knowledge.json").exists():
+            if not (self.teacher_folder(kind, seed) / "config.json").exists():
+                self.run(kind, "teacher", {}, seed, again=True)  # only its result came with the repository, or nothing
             teacher = {"mf": MFModel, "lightgcn": LightGCNModel}[kind].from_pretrained(self.teacher_folder(kind, seed))
             told = {"split": self.split, "part": "train", "tables": TABLES, "k": 500, "filter_seen": True}
             export(teacher.eval(), self.split.train, folder=folder, **told)
@@ -112,8 +116,8 @@ class Bench:
     def teacher_folder(self, kind: str, seed: int) -> Path:
         return OUTPUT / "teachers" / f"{kind}-{seed}-{self.options.epochs}"
 
-    def run(self, kind: str, run: str, weights: dict[str, float], seed: int) -> None:
-        """Train, measure and note one model, unless it is there."""
+    def run(self, kind: str, run: str, weights: dict[str, float], seed: int, again: bool = False) -> None:
+        """Train, measure and note one model, unless it is there; `again` trains what is noted, too."""
         options, label = (
             self.options,
             run + (f" {self.options.label}" if run != "teacher" and self.options.label else ""),
@@ -121,8 +125,7 @@ class Bench:
         path = FOLDER / (f"{kind}_{options.file}.jsonl" if options.file and run != "teacher" else f"{kind}.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         noted = (label, seed) in {(entry["run"], entry["seed"]) for entry in map(json.loads, lines)}
-        # a teacher is needed, too, where only its result came with the repository
-        if noted and (run != "teacher" or (self.teacher_folder(kind, seed) / "config.json").exists()):
+        if noted and not again:
             return
         started = time.time()
         student = self.model(kind, "teacher" if run == "teacher" else "student", seed)
