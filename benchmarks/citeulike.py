@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--file", default="", help="<model>_<file>.jsonl instead of <model>.jsonl")
     parser.add_argument("--label", default="", help="appended to the name of the run, for a variant of it")
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--teacher_epochs", type=int, default=100)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=None)
     options = parser.parse_args()
@@ -104,7 +105,7 @@ class Bench:
 
     def knowledge(self, kind: str, seed: int) -> Knowledge:
         """What the teacher of this seed says, exported once."""
-        folder = OUTPUT / "knowledge" / f"{kind}-{seed}-{self.options.epochs}"
+        folder = OUTPUT / "knowledge" / f"{kind}-{seed}-{self.options.teacher_epochs}"
         if not (folder / "knowledge.json").exists():
             if not (self.teacher_folder(kind, seed) / "config.json").exists():
                 self.run(kind, "teacher", {}, seed, again=True)  # only its result came with the repository, or nothing
@@ -114,7 +115,7 @@ class Bench:
         return Knowledge.from_pretrained(folder)
 
     def teacher_folder(self, kind: str, seed: int) -> Path:
-        return OUTPUT / "teachers" / f"{kind}-{seed}-{self.options.epochs}"
+        return OUTPUT / "teachers" / f"{kind}-{seed}-{self.options.teacher_epochs}"
 
     def run(self, kind: str, run: str, weights: dict[str, float], seed: int, again: bool = False) -> None:
         """Train, measure and note one model, unless it is there; `again` trains what is noted, too."""
@@ -133,7 +134,8 @@ class Bench:
         methods = {name: METHODS[name](METHODS[name].config_class(**settings)) for name, settings in used.items()}
         knowledge = {"teacher": self.knowledge(kind, seed)} if methods else {}
         distiller = Distiller(student, methods, weights, knowledge, options.label_weight if methods else 1.0)
-        trainer = self.trainer(distiller, kind, f"{kind}-{label}-{seed}", seed)
+        epochs = options.teacher_epochs if run == "teacher" else options.epochs
+        trainer = self.trainer(distiller, kind, f"{kind}-{label}-{seed}", seed, epochs)
         begun = time.time()
         trainer.train()
         seconds = time.time() - begun
@@ -153,7 +155,7 @@ class Bench:
             "student": {} if run == "teacher" else options.student,
             "label_weight": options.label_weight if methods else 1.0,
             "batch": options.batch,
-            "epochs": options.epochs,
+            "epochs": epochs,
             "learning_rate": options.learning_rate,
             "decay": options.decay if options.decay is not None else DECAY[kind],
             "protocol": "loo by the data's split, full catalogue, masked",
@@ -168,7 +170,7 @@ class Bench:
         found = {part: round(told[f"{part}_recall@50"], 4) for part, told in metrics.items()}
         print(f"{kind} {seed} {label}: Recall@50 {found}, {seconds:.0f} s", flush=True)
 
-    def trainer(self, distiller: Distiller, kind: str, name: str, seed: int) -> DistillationTrainer:
+    def trainer(self, distiller: Distiller, kind: str, name: str, seed: int, epochs: int) -> DistillationTrainer:
         """Adam with the decay in the gradient, as the authors have it; AdamW would be another optimizer."""
         options = self.options
         decay = options.decay if options.decay is not None else DECAY[kind]
@@ -184,7 +186,7 @@ class Bench:
         steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // options.batch)
         arguments = DistillationArguments(
             output_dir=str(OUTPUT / "runs" / name),
-            num_train_epochs=options.epochs,
+            num_train_epochs=epochs,
             per_device_train_batch_size=options.batch,
             eval_strategy="steps",
             eval_steps=EVERY * steps,

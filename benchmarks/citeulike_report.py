@@ -21,30 +21,56 @@ TRACED = {"mf": {"teacher": 0.3123, "student": 0.2276, "ftd": 0.2516, "htd": 0.2
 
 def main() -> None:
     lines = ["# CiteULike, student 20 wide, teacher 200 wide\n"]
-    for path in sorted(FOLDER.glob("*.jsonl")):
-        runs: dict[str, list[dict]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            runs.setdefault(entry["run"], []).append(entry)
-        published, traced = PUBLISHED[path.stem], TRACED.get(path.stem, {})
-        lines += [
-            f"{path.stem}\n",
-            "| run | seeds | valid Recall@50 | test Recall@50 | gain | published (gain) | traced (gain) | NDCG@50 |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        alone = {entry["seed"]: entry["metrics"]["test"]["recall@50"] for entry in runs["student"]}
-        for run, entries in runs.items():
-            valid, test, ndcg = (
-                [entry["metrics"][part][name] for entry in entries]
-                for part, name in (("valid", "recall@50"), ("test", "recall@50"), ("test", "ndcg@50"))
-            )
-            gains = [value / alone[e["seed"]] - 1 for value, e in zip(test, entries, strict=True) if e["seed"] in alone]
-            method = run.split(" ")[0]
-            cells = [show(valid), show(test), f"{fmean(gains):+.1%}" if gains else "", told(method, published)]
-            lines.append(f"| {run} | {len(entries)} | {' | '.join(cells)} | {told(method, traced)} | {show(ndcg)} |")
-        lines.append("")
+    for kind in PUBLISHED:
+        lines += [f"## {kind}\n", *reproduction(kind, entries_of(FOLDER / f"{kind}.jsonl")), ""]
+        if found := entries_of(FOLDER / f"{kind}_search.jsonl"):
+            lines += [f"## {kind}: what was tried\n", *search(found), ""]
     (FOLDER / "table.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
+
+
+def entries_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def reproduction(kind: str, entries: list[dict]) -> list[str]:
+    """A row for each run, beside the published one."""
+    published, traced = PUBLISHED[kind], TRACED.get(kind, {})
+    alone = {entry["seed"]: recall(entry, "test") for entry in entries if entry["run"] == "student"}
+    lines = [
+        "| run | seeds | valid Recall@50 | test Recall@50 | gain | published (gain) | traced (gain) | NDCG@50 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in dict.fromkeys(entry["run"] for entry in entries):
+        same = [entry for entry in entries if entry["run"] == run]
+        gains = [recall(entry, "test") / alone[entry["seed"]] - 1 for entry in same if entry["seed"] in alone]
+        method = run.split(" ")[0]
+        cells = [
+            run,
+            str(len(same)),
+            show([recall(entry, "valid") for entry in same]),
+            show([recall(entry, "test") for entry in same]),
+            f"{fmean(gains):+.1%}" if gains else "",
+            told(method, published),
+            told(method, traced),
+            show([entry["metrics"]["test"]["ndcg@50"] for entry in same]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def search(entries: list[dict]) -> list[str]:
+    """One row for each run, best on valid first."""
+    lines = ["| run | seed | epochs | learning rate | valid Recall@50 | test Recall@50 |", "|---|---|---|---|---|---|"]
+    for entry in sorted(entries, key=lambda entry: -recall(entry, "valid")):
+        cells = [entry["run"], entry["seed"], entry["epochs"], entry["learning_rate"]]
+        cells += [show([recall(entry, part)]) for part in ("valid", "test")]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def recall(entry: dict, part: str) -> float:
+    return entry["metrics"][part]["recall@50"]
 
 
 def told(method: str, numbers: dict[str, float]) -> str:
