@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 import torch
 
 from seqkd.catalogue import Catalogue
-from seqkd.ensemble import assemble, ensemble
+from seqkd.ensemble import assemble, ensemble, rank_consensus
 from seqkd.errors import KnowledgeError
 from seqkd.knowledge import Knowledge, Source
 
@@ -97,3 +98,79 @@ def test_cross_fitted_parts_come_together():
     assert whole.source.teacher == "assembled(one, two)"
     with pytest.raises(KnowledgeError, match=r"queries \[1\] are in two parts"):
         assemble([(one, torch.tensor([1, 0])), (two, torch.tensor([1, 2]))])
+
+
+def test_power_consensus_golden(golden):
+    """CCD's ensemble: two teachers that rank all items."""
+    case = json.loads((golden / "ccd_ensemble.json").read_text())
+    six = Catalogue("abcdef")
+    teachers = []
+    for scores in (torch.tensor(case["A"]), torch.tensor(case["B"])):
+        best = scores.sort(dim=1, descending=True)
+        tables = {"query_topk": best.indices.int() + 1, "query_scores": best.values}
+        teachers.append(Knowledge.from_tables(tables, source=Source("t", "r", "s", "train"), catalogue=six))
+    both = rank_consensus(teachers, importance="power")
+    expected = torch.tensor(case["ensemble"]).sort(dim=1, descending=True)
+    # the expected values are rounded to eight places, and ours go through a float32 logarithm
+    torch.testing.assert_close(both.table("query_scores").exp(), expected.values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(case["ensemble"]).gather(1, both.table("query_topk").long() - 1), expected.values
+    )
+
+
+@pytest.mark.parametrize("importance", ["exponential", "power"])
+@pytest.mark.parametrize("k", [3, None, 30])
+def test_rank_consensus_matches_a_slow_loop(importance, k):
+    """Lists of unlike lengths, some short, some empty; what a teacher left out has the rank behind its last."""
+    law = {"exponential": lambda r: math.exp(-r / 10), "power": lambda r: (r + 1) ** -0.05}[importance]
+    generator = torch.Generator().manual_seed(1)
+    teachers, weights = [], [1.0, 2.0, 5.0]
+    for name, m in zip("xyz", [3, 5, 2], strict=True):
+        topk = torch.stack([torch.randperm(8, generator=generator)[:m] + 1 for _ in range(24)])
+        topk[::7, -1] = 0
+        topk[::5] *= name != "y"
+        scores = torch.randn(24, m, generator=generator) * 1e4  # of no concern
+        teachers.append(made(topk.tolist(), scores.masked_fill(topk == 0, LOW).tolist(), name))
+    found = rank_consensus(dict(zip("xyz", teachers, strict=True)), weights, importance=importance, k=k)
+    width = k or 5
+    for query in range(24):
+        lists = [[i for i in teacher.table("query_topk")[query].tolist() if i] for teacher in teachers]
+        speaks = [weight for weight, items in zip(weights, lists, strict=True) if items]
+        total = {}
+        for item in sorted({item for items in lists for item in items}):
+            ranks = [items.index(item) if item in items else len(items) for items in lists if items]
+            total[item] = sum(w / sum(speaks) * law(r) for w, r in zip(speaks, ranks, strict=True))
+        best = sorted(total.values(), reverse=True)[:width]
+        topk, scores = found.table("query_topk")[query].tolist(), found.table("query_scores")[query]
+        assert topk[len(best) :] == [0] * (width - len(best)) and (scores[len(best) :] == LOW).all()
+        assert scores[: len(best)].exp().tolist() == pytest.approx(best, rel=1e-5)
+        assert [total[item] for item in topk[: len(best)]] == pytest.approx(best, rel=1e-5)
+    assert found.source.teacher == "consensus(x, y, z)"
+    assert found.source.similarity == "log importance" and found.source.options["importance"] == importance
+    found.check(catalogue=ITEMS)
+
+
+def test_teachers_that_disagree_leave_ties_to_the_lower_id():
+    one, two = made([[7, 3]], [[9, 8]], "one"), made([[2, 5]], [[0.2, 0.1]], "two")
+    assert rank_consensus([one, two]).table("query_topk").tolist() == [[2, 7]]
+    assert rank_consensus([one, two], [1, 9]).table("query_topk").tolist() == [[2, 5]]
+    assert rank_consensus([one, two], k=4).table("query_topk").tolist() == [[2, 7, 3, 5]]
+
+
+def test_deep_ranks_keep_a_finite_importance():
+    """exp(-r / 10) is 0 in float32 from rank 1040 on, its logarithm is not."""
+    many = Catalogue(map(str, range(1, 2001)))
+    topk = torch.arange(1, 2001, dtype=torch.int32)[None]
+    tables = {"query_topk": topk, "query_scores": torch.zeros(1, 2000)}
+    one = Knowledge.from_tables(tables, source=Source("t", "r", "s", "train"), catalogue=many)
+    both = rank_consensus([one, one])
+    assert torch.equal(both.table("query_topk"), topk)
+    torch.testing.assert_close(both.table("query_scores")[0], -torch.arange(2000) / 10, atol=1e-5, rtol=1e-6)
+
+
+def test_a_consensus_refuses_what_an_ensemble_does():
+    one = made([[1, 2]], [[1, 0]])
+    with pytest.raises(KnowledgeError, match="speaks about split other"):
+        rank_consensus([one, made([[1, 2]], [[1, 0]], split="other")])
+    with pytest.raises(KnowledgeError, match=r"\['exponential', 'power'\], got 'linear'"):
+        rank_consensus([one, one], importance="linear")

@@ -17,6 +17,7 @@ from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.fm import FMConfig, FMModel
 from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of
 from seqkd.models.mf import MFConfig, MFModel
+from seqkd.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import arguments, tiny_sasrec, tiny_split
@@ -31,6 +32,10 @@ SMALL = {
     "rcekd": {"top": 3, "sampled": 2, "list_length": 6},
     "de": {"num_experts": 2},
     "htd": {"num_groups": 2},
+    "rd": {"top": 3, "samples": 5, "warmup_epochs": 1},
+    "cd": {"sampled": 3, "list_length": 6},
+    "dcd": {"under": 3, "over": 3, "list_length": 6},
+    "unkd": {"pairs": 4},
 }
 
 
@@ -44,7 +49,7 @@ def model(kind: str, width: int = 8):
         "fm": lambda: FMModel(FMConfig(**SIZES, hidden_size=width)),
         "deepfm": lambda: DeepFMModel(DeepFMConfig(**SIZES, hidden_size=width, mlp_hidden_sizes=[8, 8])),
     }[kind]()
-    made.set_catalogue(SPLIT.catalogue)
+    made.set_catalogue(SPLIT.catalogue, count_items(SPLIT.train, len(SPLIT.catalogue)))
     made.set_users(SPLIT.users)
     return made
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..method import Method
+from .cd import CD
 from .ckd_mdsr import CKDMDSR
+from .dcd import DCD
 from .de import DE
 from .ftd import FTD
 from .full_ce import FullCE
@@ -11,10 +13,14 @@ from .htd import HTD
 from .ir_rrd import IRRRD
 from .phr import PHR
 from .rcekd import RCEKD
+from .rd import RD
 from .rrd import RRD
+from .unkd import UnKD
 
 METHODS: dict[str, type[Method]] = {
+    "cd": CD,
     "ckd_mdsr": CKDMDSR,
+    "dcd": DCD,
     "de": DE,
     "ftd": FTD,
     "full_ce": FullCE,
@@ -22,7 +28,24 @@ METHODS: dict[str, type[Method]] = {
     "ir_rrd": IRRRD,
     "phr": PHR,
     "rcekd": RCEKD,
+    "rd": RD,
     "rrd": RRD,
+    "unkd": UnKD,
 }
 
-__all__ = ["CKDMDSR", "DE", "FTD", "HTD", "IRRRD", "METHODS", "PHR", "RCEKD", "RRD", "FullCE"]
+__all__ = [
+    "CD",
+    "CKDMDSR",
+    "DCD",
+    "DE",
+    "FTD",
+    "HTD",
+    "IRRRD",
+    "METHODS",
+    "PHR",
+    "RCEKD",
+    "RD",
+    "RRD",
+    "FullCE",
+    "UnKD",
+]
