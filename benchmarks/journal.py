@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seqkd.cost import measure_cost
 from seqkd.evaluation import rank_targets
-from seqkd.pipeline import Domain, histories_of
+from seqkd.pipeline import Domain, histories_of, users_of
 from seqkd.recommender import RecommenderModel, count_items
 from seqkd.results import Result
 from seqkd.slices import slices
@@ -35,7 +35,7 @@ class Journal:
     ) -> None:
         """Measure on valid and test, history masked and not, with slices of the masked test."""
         domain = self.domain
-        cost = measure_cost(model, histories_of(domain, "test", 256))
+        cost = measure_cost(model, histories_of(domain, "test", 256), users=users_of(domain, "test", 256))
         lines = []
         for split in ("valid", "test"):
             for history in ("masked", "unmasked"):

@@ -9,6 +9,7 @@ from seqkd.curriculum import Curriculum
 from seqkd.errors import ConfigError
 from seqkd.methods.ckd_mdsr import CKDMDSRConfig
 from seqkd.models.sasrec import SASRecConfig
+from seqkd.pipeline import KINDS
 from seqkd.training_args import DistillationArguments
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -119,7 +120,8 @@ def test_the_shipped_configs_hold_only_fields_that_exist(path):
     experiment = read_experiment(["--config", str(path)])
     for training in (experiment.training, experiment.distillation, experiment.student.training):
         make(DistillationArguments, {**training, "use_cpu": True}, "training", output_dir="outputs")
-    make(SASRecConfig, {**experiment.student.model, **experiment.distilled_model}, "student")
+    kind = KINDS[experiment.student.type].config
+    make(kind, {**experiment.student.model, **experiment.distilled_model}, "student")
     made = experiment.method.get("curriculum", {})
     curriculum = None if made is None else make(Curriculum, made, "curriculum")
     make(CKDMDSRConfig, {**experiment.method, "curriculum": curriculum}, "method")

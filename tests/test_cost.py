@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from seqkd.catalogue import Catalogue
 from seqkd.cost import measure_cost
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, DataError
+from seqkd.models.mf import MFConfig, MFModel
 from seqkd.models.sasrec import SASRecConfig, SASRecModel
 
 
@@ -43,6 +44,20 @@ def test_cost(model, tmp_path):
     assert cost.megabytes == file.stat().st_size / 1e6
     assert sum(tensor.numel() for tensor in load_file(file).values()) == cost.parameters + 21  # and the item counts
     assert 0 < cost.ms_per_user < 1000
+
+
+def test_models_that_know_users_are_given_theirs():
+    """MF answers for nobody else."""
+    mf = MFModel(MFConfig(num_items=20, num_users=2, hidden_size=4))
+    mf.set_catalogue(Catalogue([f"i{n}" for n in range(20)]))
+    mf.set_users(Catalogue(["anne", "bob"]))
+    assert measure_cost(mf, [["i1", "i2"], ["i3"]], repeats=1, users=["anne", "bob"]).parameters == 21 * 4 + 3 * 4
+    with pytest.raises(DataError, match="no user is given"):
+        measure_cost(mf, [["i1"]], repeats=1)
+
+
+def test_users_are_no_matter_to_models_that_know_none(model):
+    assert measure_cost(model, [["i1"]], repeats=1, users=["anne"]).ms_per_user > 0
 
 
 def test_nothing_to_measure(model):

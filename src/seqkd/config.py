@@ -16,6 +16,8 @@ from .errors import ConfigError
 
 Made = TypeVar("Made")
 TEACHERS = ("sasrec", "unisrec", "recformer", "causal_recformer", "unim2rec")
+KNOW_USERS = ("mf", "lightgcn", "fm", "deepfm")  # trained on pairs of user and item
+STUDENTS = ("sasrec", *KNOW_USERS)
 
 
 @dataclass
@@ -88,7 +90,8 @@ class Experiment:
         protocol: `loo`, `temporal` or `preset`.
         min_interactions: k-core filter.
         text: how item texts become vectors; `images`: where item images are, and how they do.
-        student: the small model, trained alone and distilled.
+        student: the small model, trained alone and distilled; `type` is one of `STUDENTS`. Those that know users
+            (`KNOW_USERS`) get histories as long as they are, others at most 50 items of them at a time.
         teachers: by name.
         method: fields of `CKDMDSRConfig`.
         method_weight: lambda_KD; label_weight: weight of the labels beside it.
@@ -131,8 +134,8 @@ class Experiment:
             raise ConfigError(
                 "there is no teacher. Add teachers, e.g. --config configs/ckd_mdsr/sasrec_synthetic.yaml."
             )
-        if self.student.type != "sasrec":
-            raise ConfigError(f"student.type must be 'sasrec', got {self.student.type!r}.")
+        if self.student.type not in STUDENTS:
+            raise ConfigError(f"student.type must be one of {STUDENTS}, got {self.student.type!r}.")
         for name, teacher in self.teachers.items():
             if teacher.type not in TEACHERS:
                 raise ConfigError(f"teachers.{name}.type must be one of {TEACHERS}, got {teacher.type!r}.")

@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from .errors import ConfigError
 from .recommender import RecommenderModel
+from .user_recommender import UserRecommender
 
 BATCH, TOP, THREADS = 256, 10, 1
 HOW = f"batch of {BATCH}, top {TOP}, {THREADS} CPU thread, external ids in and out"
@@ -27,7 +28,13 @@ class Cost(NamedTuple):
     ms_per_user: float
 
 
-def measure_cost(model: RecommenderModel, histories: Sequence[Sequence[str]], repeats: int = 7) -> Cost:
+def measure_cost(
+    model: RecommenderModel,
+    histories: Sequence[Sequence[str]],
+    repeats: int = 7,
+    *,
+    users: Sequence[str] | None = None,
+) -> Cost:
     """Parameters, size of the saved safetensors and latency of `recommend`, ids in and ids out.
 
     Latency is the median over `repeats` calls, after one to warm up, of a batch of 256 histories, top 10, on one CPU
@@ -35,6 +42,7 @@ def measure_cost(model: RecommenderModel, histories: Sequence[Sequence[str]], re
 
     Args:
         histories: external ids; repeated until there are 256.
+        users: external ids, one for each history; given to models that know users.
 
     Raises:
         ConfigError: there is no history, or `repeats` is below 1.
@@ -44,13 +52,16 @@ def measure_cost(model: RecommenderModel, histories: Sequence[Sequence[str]], re
     if model.device.type != "cpu":
         model = copy.deepcopy(model).cpu()
     batch = [histories[i % len(histories)] for i in range(BATCH)]
+    known: dict[str, Any] = {}
+    if users is not None and isinstance(model, UserRecommender):
+        known["users"] = [users[i % len(users)] for i in range(BATCH)]
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         times = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
-            model.recommend(batch, TOP, batch_size=BATCH)
+            model.recommend(batch, TOP, batch_size=BATCH, **known)
             times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)

@@ -22,6 +22,8 @@ from seqkd.methods.ckd_mdsr import (
     warmup_factor,
     weighing,
 )
+from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
+from seqkd.models.mf import MFConfig, MFModel
 from seqkd.teacher_weights import STATISTICS
 
 from ..tiny import parts, tiny_distiller, tiny_sasrec, tiny_split
@@ -218,6 +220,50 @@ def test_history_and_repeated_labels_are_no_negatives():
 def test_requires_follows_candidates():
     assert CKDMDSR().requires == {"query_embeddings", "item_embeddings"}
     assert CKDMDSR(CKDMDSRConfig(candidates="catalogue")).requires == {"query_topk", "query_scores"}
+
+
+def test_list_candidates_compare_on_the_common_list_alone():
+    """Two items and an empty place; the teacher says (.8, .2), the student (1/2, 1/2): KL is .8 log 1.6 + .2 log .4."""
+    student = tiny_sasrec(tiny_split())
+    with torch.no_grad():
+        student.item_embedding.weight[5] = student.item_embedding.weight[4]
+    batch = batch_of([[1], [2]], [4, UNLABELLED])
+    output = student(**{name: batch[name] for name in student.inputs})
+    lowest = torch.finfo(torch.float16).min
+    table = {
+        "query_topk": torch.tensor([[4, 5, 0], [0, 0, 0]]),  # nothing is known about the second query
+        "query_scores": torch.tensor([[log(4.0), 0.0, lowest], [lowest] * 3]).half(),
+    }
+    config = CKDMDSRConfig(candidates="list", temperature=1.0, score_normalization="none")
+    loss = CKDMDSR(config)(student, batch, output, {"t": table})
+    expected = torch.tensor([0.8 * log(1.6) + 0.2 * log(0.4), 0.0])
+    torch.testing.assert_close(loss, expected, atol=1e-3, rtol=0)  # scores are kept in half precision
+    loss.sum().backward()
+    moved = student.item_embedding.weight.grad.abs().sum(dim=1)
+    assert moved[4] > 0 and moved[5] > 0
+    assert not moved[[item for item in range(21) if item not in (1, 4, 5)]].any()  # 1 is the history
+
+
+def test_students_it_cannot_teach_are_refused_before_training():
+    split = tiny_split()
+    sizes = {"num_items": len(split.catalogue), "num_users": len(split.users), "hidden_size": 8}
+    deepfm, mf = DeepFMModel(DeepFMConfig(**sizes, mlp_hidden_sizes=[8])), MFModel(MFConfig(**sizes))
+
+    def prepare(student, **settings):
+        CKDMDSR(CKDMDSRConfig(**settings)).prepare(student, {})
+
+    with pytest.raises(ConfigError, match=r"DeepFMModel has no softmax .*candidates='list' .*candidates='in_batch'"):
+        prepare(deepfm, candidates="catalogue")
+    with pytest.raises(ConfigError, match=r"MFModel reads no histories .*mask_history=False"):
+        prepare(mf, candidates="in_batch")
+    for student, settings in (
+        (deepfm, {"candidates": "in_batch"}),
+        (deepfm, {"candidates": "list"}),
+        (mf, {"candidates": "in_batch", "mask_history": False}),
+        (mf, {"candidates": "catalogue"}),
+        (tiny_sasrec(split), {"candidates": "catalogue"}),
+    ):
+        prepare(student, **settings)
 
 
 def test_unknown_choice_names_the_allowed_ones():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from datasets import Dataset
 
 from seqkd import pipeline
-from seqkd.config import TextConfig
+from seqkd.config import ModelConfig, TextConfig
 from seqkd.errors import ConfigError
+from seqkd.interactions import INTERACTIONS
+from seqkd.market import synthetic_market
+from seqkd.splits import load_markets
 
 
 def test_domains_are_read_and_split(experiment):
@@ -18,6 +22,19 @@ def test_domains_are_read_and_split(experiment):
     books = domains["books"]
     assert books.num_items == 40 and len(books.part("test")) == 60
     assert books.items["item_id"][:] == list(books.split.catalogue.item_ids)
+
+
+@pytest.mark.parametrize(("kind", "cut"), [("sasrec", True), ("mf", False), ("deepfm", False)])
+def test_who_knows_users_gets_histories_as_long_as_they_are(experiment, monkeypatch, kind, cut):
+    """Longer than the 50 items of a sequential model; the training row of a user lacks the last two."""
+    long = synthetic_market(users=6, items=80, mean_length=70, max_length=75)
+    lengths = Counter(load_markets(long)["books"][INTERACTIONS]["user_id"][:])
+    assert max(lengths.values()) > 53
+    monkeypatch.setattr(pipeline.domains, "synthetic_market", lambda: long)
+    books = pipeline.load_domains(replace(experiment, student=ModelConfig(type=kind)))["books"]
+    assert (len(books.part("train")) > len(lengths)) == cut
+    if not cut:
+        assert {row["user_id"]: len(row["item_ids"]) + 2 for row in books.split.train} == lengths
 
 
 def test_an_unknown_domain_is_refused(experiment):
@@ -44,3 +61,12 @@ def test_histories_for_measuring_leave_the_target_out(books):
     assert [len(history) for history in histories] == [len(row.item_ids) - 1 for row in list(books.part("test"))[:3]]
     assert histories[0] == books.split.catalogue.decode(books.split.test[0]["item_ids"][:-1])
     assert len(pipeline.histories_of(books, "test", 999)) == 60
+    assert pipeline.users_of(books, "test", 3) == books.split.test["user_id"][:3]
+
+
+def test_a_student_that_answers_for_known_users_only_is_measured(experiment):
+    experiment = replace(experiment, student=ModelConfig(type="mf", model={"hidden_size": 8}))
+    books = pipeline.load_domains(experiment)["books"]
+    student = pipeline.new_model(books, experiment.student, "x", 0)
+    (masked,) = pipeline.measure(student, "mf", "student", experiment, books, 0, histories=("masked",))
+    assert masked.num_users == 60 and masked.ms_per_user > 0

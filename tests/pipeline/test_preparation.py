@@ -11,6 +11,7 @@ from seqkd.errors import ConfigError
 from seqkd.interactions import ITEMS
 from seqkd.pipeline.preparation import check_images
 from seqkd.splits import load_markets
+from tests.pipeline.small import WIDE
 
 
 def test_text_is_encoded_when_a_teacher_reads_it(experiment, monkeypatch):
@@ -47,6 +48,24 @@ def test_text_is_encoded_when_a_teacher_reads_it(experiment, monkeypatch):
         ({"method": {"temprature": 1}}, "method: .*'temprature'.*'temperature'"),
         ({"method": {"curriculum": {"paceing": "sqrt"}}}, "method.curriculum: .*'paceing'.*'pacing'"),
         ({"method": {"candidates": "all"}}, "candidates must be one of"),
+        ({"student": ModelConfig(type="gru4rec")}, "student.type must be .*'sasrec', 'mf', .* got 'gru4rec'"),
+        ({"student": ModelConfig(type="unisrec")}, "student.type must be .* got 'unisrec'"),
+        ({"student": ModelConfig(type="mf", model={"nun_negatives": 8})}, "student.model: .*'num_negatives'"),
+        (
+            {"student": ModelConfig(type="deepfm"), "method": {"candidates": "catalogue"}},
+            "DeepFMModel .*candidates='list' .* or candidates='in_batch'",
+        ),
+        ({"student": ModelConfig(type="deepfm", model={"loss_type": "softmax"})}, "loss_type"),
+        ({"student": ModelConfig(type="mf"), "method": {}}, "MFModel reads no histories .*mask_history=False"),
+        ({"student": ModelConfig(type="lightgcn"), "method": {}}, "LightGCNModel .*mask_history=False"),
+        (
+            {"student": ModelConfig(type="lightgcn", model={"loss_type": "softmax"})},
+            "reg_weight would be ignored",
+        ),
+        (
+            {"student": ModelConfig(model={"hidden_size": 128}), "teachers": {"w": TeacherConfig(model=WIDE)}},
+            "the 128 columns .* together are 16 wide.*warm_start",
+        ),
     ],
 )
 def test_what_is_misspelt_is_named_before_anything_is_loaded(experiment, change, message):
@@ -54,6 +73,31 @@ def test_what_is_misspelt_is_named_before_anything_is_loaded(experiment, change,
     with pytest.raises(ConfigError, match=message):
         experiment.check()
         pipeline.check(experiment)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("mf", {"mask_history": False}),
+        ("lightgcn", {"candidates": "catalogue"}),
+        ("fm", {}),
+        ("fm", {"candidates": "catalogue"}),
+        ("deepfm", {}),
+        ("deepfm", {"candidates": "list"}),
+    ],
+)
+def test_what_can_be_taught_passes(experiment, kind, method):
+    experiment = replace(experiment, student=ModelConfig(type=kind, model={"hidden_size": 8}), method=method)
+    experiment.check()
+    pipeline.check(experiment)
+
+
+def test_a_student_is_not_asked_for_users_it_cannot_know(experiment):
+    """In time, there are users who begin after training has ended."""
+    late = {"protocol": "temporal", "method": {"candidates": "catalogue"}}
+    with pytest.raises(ConfigError, match=r"'mf', which answers for .* training only, but \d+ rows of the"):
+        pipeline.prepare(replace(experiment, student=ModelConfig(type="mf", model={"hidden_size": 8}), **late))
+    pipeline.prepare(replace(experiment, student=ModelConfig(type="lightgcn", model={"hidden_size": 8}), **late))
 
 
 def test_resuming_an_experiment_is_refused_and_not_ignored(experiment):

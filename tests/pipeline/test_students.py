@@ -9,6 +9,8 @@ from seqkd import pipeline
 from seqkd.config import ModelConfig, TeacherConfig
 from seqkd.errors import KnowledgeError
 from seqkd.evaluation import rank_targets
+from seqkd.pairs import TrainingPairs
+from seqkd.pipeline import KINDS
 from tests.pipeline.small import NARROW, WIDE, untrained, with_teacher
 
 
@@ -39,6 +41,44 @@ def test_a_mini_run_from_teachers_to_a_student(experiment, books, candidates):
                 assert items[position] in knowledge["wide"].table("query_topk")[start + position - first]
 
 
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("mf", {"candidates": "catalogue"}),
+        ("mf", {"mask_history": False}),
+        ("lightgcn", {"candidates": "catalogue"}),
+        ("lightgcn", {"mask_history": False}),
+        ("fm", {"candidates": "catalogue"}),
+        ("fm", {}),
+        ("deepfm", {"candidates": "list"}),
+        ("deepfm", {}),
+    ],
+)
+def test_students_that_know_users_are_taught_too(experiment, kind, method):
+    """From settings to ranks, by a teacher that knows no users."""
+    deep = {"mlp_hidden_sizes": [8]} if kind == "deepfm" else {}
+    experiment = replace(experiment, method=method, student=ModelConfig(type=kind, model={"hidden_size": 8, **deep}))
+    books = pipeline.prepare(experiment)["books"]
+    _, knowledge, student = run(experiment, books)
+    assert type(student) is KINDS[kind].model and student.users == books.split.users
+    alone = pipeline.train_alone(experiment, books, 0)
+    assert not torch.equal(student.item_embeddings(), alone.item_embeddings())
+    ranks = rank_targets(student, books.part("test"))
+    assert len(ranks.ranks) == 60 and 0 <= ranks.metrics()["ndcg@10"] <= 1
+    asked = TrainingPairs(books.part("train")).query_ids
+    assert knowledge["wide"].num_queries > asked.max()  # one row of knowledge for each query that a pair asks
+
+
+def test_a_graph_holds_training_alone(experiment):
+    """The items that validate and test are no neighbours of their users."""
+    experiment = replace(experiment, student=ModelConfig(type="lightgcn", model={"hidden_size": 8}))
+    books = pipeline.load_domains(experiment)["books"]
+    edges = set(map(tuple, pipeline.new_model(books, experiment.student, "x", 0).edges.T.tolist()))
+    have = {(row.user, int(item)) for row in books.part("train") for item in row.item_ids}
+    assert edges == have
+    assert any((row.user, int(row.item_ids[-1])) not in have for row in books.part("test"))
+
+
 @pytest.mark.parametrize("settings", [{"folds": 2}, {"members": 2}])
 def test_a_mini_run_with_folds_or_members(experiment, books, settings):
     teachers, knowledge, student = run(with_teacher(experiment, **settings), books)
@@ -52,7 +92,7 @@ def test_equal_settings_give_equal_students(experiment, books):
 
 
 def test_the_distilled_student_starts_from_its_teachers_items(books):
-    student = pipeline.new_sasrec(books, ModelConfig(model=NARROW), "x", 0)
+    student = pipeline.new_model(books, ModelConfig(model=NARROW), "x", 0)
     (teacher,) = untrained(books, 3)
     pipeline.start_from_teachers(student, {"wide": [teacher]}, books)
     table = student.item_embeddings().detach()

@@ -18,12 +18,14 @@ from torch import Tensor
 from ..collators import UNLABELLED, histories_of
 from ..curriculum import Curriculum
 from ..errors import ConfigError
+from ..knowledge import Knowledge
 from ..method import Method, SoftLabels
 from ..recommender import RecommenderModel, RecommenderOutput
 from ..teacher_weights import STATISTICS
+from ..user_recommender import UserRecommender
 
 CHOICES = {
-    "candidates": ("in_batch", "catalogue"),
+    "candidates": ("in_batch", "catalogue", "list"),
     "score_normalization": ("zscore", "none", "minmax"),
     "confidence": ("softmax_ce", "ca_mkd", "rank", "entropy", "none"),
     "consistency": ("loo_kl", "jsd_only", "topk_overlap", "none"),
@@ -35,8 +37,10 @@ CHOICES = {
 class CKDMDSRConfig:
     """Every switch of the method. Symbols as in docs/papers.md."""
 
-    candidates: str = "in_batch"  # C: targets of the step, or the teachers' common top list of the whole catalogue
-    temperature: float = 0.5  # T, on the calibrated teacher scores (and on in-batch student logits)
+    # C: targets of the step, or the teachers' common top list: `catalogue` sets it against the student's softmax over
+    # all items, `list` against that over the list alone, for students without the former (DeepFM)
+    candidates: str = "in_batch"
+    temperature: float = 0.5  # T, on the calibrated teacher scores (and on student logits, but for `catalogue`)
     score_normalization: str = "zscore"
     confidence: str = "softmax_ce"  # c: how well a teacher predicts the label of this query
     conf_temperature: float = 1.0  # gamma_c
@@ -78,7 +82,7 @@ class Integration(NamedTuple):
 
 
 class CKDMDSR(Method):
-    """See the module. `requires` depends on the candidates: embeddings in batch, a common list for the catalogue."""
+    """See the module. `requires` depends on the candidates: embeddings in batch, else the teachers' common list."""
 
     config_class = CKDMDSRConfig
     config: CKDMDSRConfig
@@ -93,6 +97,21 @@ class CKDMDSR(Method):
     def curriculum(self) -> Curriculum | None:
         return self.config.curriculum
 
+    def prepare(self, student: RecommenderModel, knowledge: Mapping[str, Knowledge]) -> None:
+        if not isinstance(student, UserRecommender):
+            return
+        kind, candidates = type(student).__name__, self.config.candidates
+        if candidates == "catalogue" and not student.scores_by_dot_product:
+            raise ConfigError(
+                f"{kind} has no softmax over the catalogue, so CKD-MDSR cannot teach it with candidates='catalogue'. "
+                "Set candidates='list' (the teachers' common list) or candidates='in_batch'."
+            )
+        if candidates == "in_batch" and self.config.mask_history and not student.history_window:
+            raise ConfigError(
+                f"{kind} reads no histories in training, so CKD-MDSR cannot take them out of the batch's items. Set "
+                "mask_history=False, or candidates='catalogue'."
+            )
+
     def forward(
         self,
         student: RecommenderModel,
@@ -102,12 +121,15 @@ class CKDMDSR(Method):
     ) -> Tensor | SoftLabels:
         tables, config = list(knowledge.values()), self.config
         warm = warmup_factor(batch, config.warmup)
-        if config.candidates == "catalogue":
+        if config.candidates != "in_batch":
             items = tables[0]["query_topk"].long()  # (Q, M), the same for every teacher
             scores = torch.stack([table["query_scores"].float() for table in tables])  # (T, Q, M)
             mask = items == 0  # a list shorter than M is filled with padding
             taught = integrate(scores, mask, positive_column(items, batch["targets"]), config)
             self.statistics = weighing(knowledge, taught)
+            if config.candidates == "list":
+                logits = student.score(output.query_embeddings, items)
+                return warm * kd_loss(logits, taught, mask, config.temperature)
             return SoftLabels(items, warm * taught.instance_weights[:, None] * taught.fused)
 
         items = batch["step_targets"]  # (C,)

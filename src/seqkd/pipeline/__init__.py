@@ -1,13 +1,13 @@
 """The steps of a distillation as functions: domains, teachers, their knowledge, students, and what is measured."""
 
-from .domains import SYNTHETIC, Domain, histories_of, load_domains
+from .domains import SYNTHETIC, Domain, histories_of, load_domains, users_of
 from .kinds import KINDS, reading_of
 from .measuring import about, measure, say
 from .preparation import check, prepare
 from .students import distil, start_from_teachers, train_alone
 from .teachers import checkpoint_folder, fit, new_teacher, pretrain_teacher, train_teacher
 from .teaching import ask, method_of, teach
-from .training import arguments_for, new_sasrec, train
+from .training import arguments_for, new_model, train
 
 __all__ = [
     "KINDS",
@@ -24,7 +24,7 @@ __all__ = [
     "load_domains",
     "measure",
     "method_of",
-    "new_sasrec",
+    "new_model",
     "new_teacher",
     "prepare",
     "pretrain_teacher",
@@ -35,4 +35,5 @@ __all__ = [
     "train",
     "train_alone",
     "train_teacher",
+    "users_of",
 ]

@@ -15,11 +15,11 @@ from huggingface_hub.constants import HF_HOME
 
 from ..collators import SequenceDataset
 from ..columns import IMAGE_FEATURES, TEXT_FEATURES
-from ..config import Experiment, ImageConfig, TextConfig
+from ..config import KNOW_USERS, Experiment, ImageConfig, TextConfig
 from ..errors import ConfigError, DataError
 from ..features import from_column, scale_rows
 from ..images import encode_images, image_paths
-from ..interactions import ITEMS, table_of
+from ..interactions import INTERACTIONS, ITEMS, table_of
 from ..market import synthetic_market
 from ..split import Split, combine
 from ..splits import load_markets, split_by
@@ -27,6 +27,7 @@ from ..text import encode_texts, item_text
 
 logger = logging.getLogger(__name__)
 SYNTHETIC = "synthetic"
+MAX_LENGTH = 50  # items of a history that a sequential model is given at a time
 CACHE = Path(HF_HOME) / "seqkd"  # texts are encoded once for all experiments
 
 
@@ -61,7 +62,9 @@ def load_domains(experiment: Experiment) -> dict[str, Domain]:
     for name, market in markets.items():
         if not re.fullmatch(r"\w[\w. &+-]*", name):
             raise DataError(f"domain {name!r} cannot name a folder. Rename it with load_interactions(..., domain=...).")
-        split = split_by(market, experiment.protocol)
+        # who knows users must know all that they have, so that nothing of it counts as a negative or is recommended
+        max_length = len(market[INTERACTIONS]) if experiment.student.type in KNOW_USERS else MAX_LENGTH
+        split = split_by(market, experiment.protocol, max_length=max_length)
         logger.info("%s: %s", name, split.report)
         domains[name] = Domain(name, split, market[ITEMS])
     return domains
@@ -141,6 +144,11 @@ def histories_of(domain: Domain, part: str, count: int) -> list[list[str]]:
     """External histories of the first `count` users of a part, for measuring what serving costs."""
     rows = domain.part(part)
     return [domain.split.catalogue.decode(rows[row].item_ids[:-1].tolist()) for row in range(min(count, len(rows)))]
+
+
+def users_of(domain: Domain, part: str, count: int) -> list[str]:
+    """External ids of the same users, for models that know them."""
+    return domain.split.part(part)["user_id"][:count]
 
 
 def rows_of(domain: Domain) -> Sequence[Mapping]:

@@ -1,4 +1,4 @@
-"""Kinds of teachers: their classes, and what each reads about the items of a domain."""
+"""Kinds of models: their classes, and what each reads about the items of a domain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from transformers import AutoTokenizer
 from ..columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..config import Experiment, ImageConfig, TeacherConfig, TextConfig, make
 from ..configuration import RecommenderConfig
+from ..models.deepfm import DeepFMConfig, DeepFMModel
+from ..models.fm import FMConfig, FMModel
+from ..models.lightgcn import LightGCNConfig, LightGCNModel
+from ..models.mf import MFConfig, MFModel
 from ..models.recformer import (
     CausalRecformerConfig,
     CausalRecformerForPretraining,
@@ -45,7 +49,7 @@ class Reading(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of teacher: its classes, what it reads about the items of a domain, and what its card says about it."""
+    """A kind of model: its classes, what it reads about the items of a domain, and what its card says about it."""
 
     config: type[RecommenderConfig]
     model: type[Any]
@@ -85,6 +89,10 @@ def processor_for(reading: Reading, settings: Mapping[str, Any]) -> RecformerPro
 
 KINDS: dict[str, Kind] = {
     "sasrec": Kind(SASRecConfig, SASRecModel),
+    "mf": Kind(MFConfig, MFModel),
+    "lightgcn": Kind(LightGCNConfig, LightGCNModel),
+    "fm": Kind(FMConfig, FMModel),
+    "deepfm": Kind(DeepFMConfig, DeepFMModel),
     "unisrec": Kind(
         UniSRecConfig,
         UniSRecModel,

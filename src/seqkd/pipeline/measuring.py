@@ -16,7 +16,7 @@ from ..cost import measure_cost
 from ..evaluation import rank_targets
 from ..recommender import RecommenderModel
 from ..results import Result
-from .domains import SYNTHETIC, Domain, histories_of
+from .domains import SYNTHETIC, Domain, histories_of, users_of
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
         name, role, teacher_weights: see `Result`.
         parts: `valid`, `test`. histories: `masked`, `unmasked`.
     """
-    cost = measure_cost(model, histories_of(domain, "test", 256))
+    cost = measure_cost(model, histories_of(domain, "test", 256), users=users_of(domain, "test", 256))
     found = []
     for part in parts:
         for history in histories:

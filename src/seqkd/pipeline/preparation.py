@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 
+from ..catalogue import PADDING
 from ..columns import IMAGE_FEATURES
 from ..config import Experiment, make
 from ..errors import ConfigError
-from ..models.sasrec import SASRecConfig
+from ..user_recommender import UserRecommender
 from .domains import Domain, load_domains
 from .kinds import KINDS, reading_of
 from .teaching import method_of
 from .training import arguments_for
+
+PLAIN = ("sasrec", "unisrec")  # teachers whose item vectors are as wide as their configuration says
 
 
 def prepare(experiment: Experiment) -> dict[str, Domain]:
@@ -20,6 +24,7 @@ def prepare(experiment: Experiment) -> dict[str, Domain]:
     check(experiment)
     domains = load_domains(experiment)
     check_images(experiment.images.folder, domains)
+    check_users(experiment.student.type, domains)
     for name, teacher in experiment.teachers.items():
         content = KINDS[teacher.type].content
         if content is not None:
@@ -51,16 +56,46 @@ def check_images(folder: str | None, domains: Mapping[str, Domain]) -> None:
         )
 
 
+def check_users(student: str, domains: Mapping[str, Domain]) -> None:
+    """Refuse a student that would be asked for users it cannot know.
+
+    Raises:
+        ConfigError: the kind answers for the users of training only, and others validate or test.
+    """
+    model = KINDS[student].model
+    if not issubclass(model, UserRecommender) or model.unknown_users:
+        return
+    for domain in domains.values():
+        for part in ("valid", "test"):
+            unknown = int((domain.part(part).user == PADDING).sum())
+            if unknown:
+                raise ConfigError(
+                    f"student.type is {student!r}, which answers for users of training only, but {unknown} rows of the "
+                    f"{part} part of {domain.name} are of others. Set protocol to loo, or take a student that reads "
+                    "histories: sasrec, lightgcn, fm, deepfm."
+                )
+
+
 def check(experiment: Experiment) -> None:
     """Build every configuration once.
 
     Raises:
-        ConfigError: an unknown field or a value that does not fit.
+        ConfigError: an unknown field, a value that does not fit, or a student that the method cannot teach.
     """
-    make(SASRecConfig, {**experiment.student.model, **experiment.distilled_model}, "student.model")
+    kind, settings = KINDS[experiment.student.type], experiment.student.model
+    make(kind.config, settings, "student.model")  # alone
+    taught = make(kind.config, {**settings, **experiment.distilled_model}, "student.model")
     arguments_for(experiment, "student", 0, experiment.student.training, experiment.distillation)
+    widths = []
     for name, teacher in experiment.teachers.items():
-        make(KINDS[teacher.type].config, teacher.model, f"teachers.{name}.model")
+        config = make(KINDS[teacher.type].config, teacher.model, f"teachers.{name}.model")
+        # the others may be wider than their configuration says
+        widths.append(config.hidden_size if teacher.type in PLAIN and teacher.pretrained is None else inf)
         reading_of(experiment, teacher, f"teachers.{name}")
         arguments_for(experiment, name, 0, teacher.training, teacher.pretraining or {})
-    method_of(experiment)
+    if experiment.warm_start and sum(widths) < taught.hidden_size:
+        raise ConfigError(
+            f"warm_start draws the {taught.hidden_size} columns of the student's item table from its teachers' item "
+            f"vectors, which together are {sum(widths)} wide. Widen the teachers, or set warm_start to false."
+        )
+    method_of(experiment).prepare(kind.model(taught), {})  # of one item and one user

@@ -17,7 +17,7 @@ from ..recommender import RecommenderModel
 from ..teacher_weights import teacher_weights_of
 from ..warm_start import principal_items
 from .domains import Domain
-from .training import arguments_for, new_sasrec, train
+from .training import arguments_for, new_model, train
 
 
 class Distilled(NamedTuple):
@@ -29,7 +29,7 @@ class Distilled(NamedTuple):
 
 def train_alone(experiment: Experiment, domain: Domain, seed: int) -> RecommenderModel:
     """The student without any teacher."""
-    student = new_sasrec(domain, experiment.student, "student.model", seed)
+    student = new_model(domain, experiment.student, "student.model", seed)
     arguments = arguments_for(experiment, f"{domain.name}-alone-{seed}", seed, experiment.student.training)
     return train(student, domain, arguments, patience=experiment.patience).model.student
 
@@ -44,7 +44,7 @@ def distil(
 ) -> Distilled:
     """The same student, taught by the method from the teachers' knowledge."""
     student_config = replace(experiment.student, model={**experiment.student.model, **experiment.distilled_model})
-    student = new_sasrec(domain, student_config, "student.model", seed)
+    student = new_model(domain, student_config, "student.model", seed)
     if experiment.warm_start:
         start_from_teachers(student, teachers, domain)
     overrides = experiment.student.training, experiment.distillation

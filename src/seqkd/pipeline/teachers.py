@@ -25,7 +25,7 @@ from ..recommender import RecommenderModel, count_items
 from ..training_args import DistillationArguments
 from .domains import Domain, joint, text_model
 from .kinds import KINDS, Kind, Reading, processor_for, reading_of
-from .training import arguments_for, new_sasrec, train
+from .training import arguments_for, new_model, train
 
 ALONE = {"use_item_embedding": False, "freeze_encoder": False}  # as shared by all domains: no ids, nothing frozen
 
@@ -115,7 +115,7 @@ def new_teacher(
                 f"{config.type!r}. Set type to the kind that was saved, or name another checkpoint."
             )
     if kind.content is None:
-        return pretrained if pretrained is not None else new_sasrec(domain, config, f"{where}.model", seed)
+        return pretrained if pretrained is not None else new_model(domain, config, f"{where}.model", seed)
     set_seed(seed)
     reading = reading_of(experiment, config, where)
     content = kind.content(domain, reading, config.model)

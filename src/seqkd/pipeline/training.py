@@ -13,18 +13,28 @@ from ..distiller import Distiller
 from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Method
-from ..models.sasrec import SASRecConfig, SASRecModel
+from ..models.lightgcn import LightGCNModel, edges_of
 from ..recommender import RecommenderModel, count_items
 from ..trainer import DistillationTrainer
 from ..training_args import DistillationArguments
+from ..user_configuration import UserRecommenderConfig
+from ..user_recommender import UserRecommender
 from .domains import Domain
+from .kinds import KINDS
 
 
-def new_sasrec(domain: Domain, config: ModelConfig, where: str, seed: int) -> SASRecModel:
-    """An untrained SASRec of the domain's catalogue."""
+def new_model(domain: Domain, config: ModelConfig, where: str, seed: int) -> RecommenderModel:
+    """An untrained model that reads no content: it knows the domain's catalogue and, if its kind does, users."""
+    kind, sizes = KINDS[config.type], {"num_items": domain.num_items}
+    if issubclass(kind.config, UserRecommenderConfig):
+        sizes["num_users"] = len(domain.split.users)
     set_seed(seed)
-    model = SASRecModel(make(SASRecConfig, config.model, where, num_items=domain.num_items))
+    model = kind.model(make(kind.config, config.model, where, **sizes))
     model.set_catalogue(domain.split.catalogue, count_items(domain.split.train, domain.num_items))
+    if isinstance(model, UserRecommender):
+        model.set_users(domain.split.users)
+    if isinstance(model, LightGCNModel):
+        model.set_edges(edges_of(domain.part("train")))  # of no other part: a target is no neighbour
     return model
 
 
