@@ -12,7 +12,9 @@ from seqkd.configuration import RecommenderConfig
 from seqkd.errors import ConfigError
 from seqkd.evaluation import metrics_of, rank_targets
 from seqkd.recommender import RecommenderModel, RecommenderOutput
+from seqkd.target_sets import TargetSets
 
+from .test_target_sets import rows_with_targets
 from .tiny import rows_of
 
 # newest item: score of padding (which must never be ranked), 1, 2, 3, 4, 5
@@ -131,3 +133,55 @@ def test_the_model_stays_in_its_mode():
 def test_a_protocol_that_is_neither_is_refused():
     with pytest.raises(ConfigError, match=r"masked.*unmasked.*got 'both'"):
         rank_targets(LastItem(), dataset([1, 3]), history="both")
+
+
+# ---- sets ---------------------------------------------------------------------------------------------------------
+
+
+def sets(*rows):
+    """Rows of (history, targets)."""
+    return TargetSets(rows_with_targets([(list(history), list(targets)) for history, targets in rows]), 5)
+
+
+# after 1, which is masked: 2 > 3 > 4 > 5; after 2, masked: 3 = 4 > 1 > 5
+SETS = (([1], [5, 2]), ([2], [4]), ([1, 2], [3, 4, 5]))
+
+
+def test_sets_are_ranked_in_one_list():
+    ranks = rank_targets(LastItem(), sets(*SETS), depth=4)
+    assert ranks.targets.tolist() == [5, 2, 4, 3, 4, 5]
+    assert ranks.ranks.tolist() == [3, 0, 1, 1, 1, 2]  # level items count against each other, too
+    assert ranks.set_sizes.tolist() == [2, 2, 1, 3, 3, 3] and ranks.largest_set == 3
+    assert ranks.history_lengths.tolist() == [1, 1, 1, 2, 2, 2]
+    metrics = ranks.metrics((1, 2))
+    assert metrics["recall@1"] == pytest.approx((1 / 2 + 0 + 0) / 3)
+    assert metrics["recall@2"] == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
+    gain = 1 / log2(3)
+    assert metrics["ndcg@2"] == pytest.approx((1 / (1 + gain) + gain + 2 * gain / (1 + gain)) / 3)
+
+
+def test_sets_unmasked():
+    assert rank_targets(LastItem(), sets(([1], [1, 2])), history="unmasked", depth=4).ranks.tolist() == [0, 1]
+
+
+def test_batches_and_shards_of_sets_change_nothing():
+    whole = rank_targets(LastItem(), sets(*SETS), depth=4)
+    single = rank_targets(LastItem(), sets(*SETS), depth=4, batch_size=1)
+    assert whole.ranks.tolist() == single.ranks.tolist() and whole.set_sizes.tolist() == single.set_sizes.tolist()
+    shards = [rank_targets(LastItem(), sets(*SETS), depth=4, shard=(index, 2)) for index in range(2)]
+    assert metrics_of(shards[0].histogram() + shards[1].histogram(), (1, 3)) == whole.metrics((1, 3))
+    assert rank_targets(LastItem(), sets(*SETS), depth=4, shard=(7, 8)).histogram().tolist() == [[0] * 5] * 4
+
+
+def test_sets_of_one_are_asked_like_positions():
+    alone = rank_targets(LastItem(), sets(([1], [3]), ([1, 2], [3]), ([1, 2], [5])), depth=5)
+    asked = rank_targets(LastItem(), dataset(*HISTORIES), depth=5)
+    assert alone.ranks.tolist() == asked.ranks.tolist()
+    assert alone.metrics((2,))["ndcg@2"] == pytest.approx(asked.metrics((2,))["ndcg@2"])
+
+
+def test_a_rank_beyond_the_depth_of_sets():
+    ranks = rank_targets(LastItem(), sets(*SETS), depth=1)
+    assert ranks.ranks.tolist() == [1, 0, 1, 1, 1, 1]
+    with pytest.raises(ConfigError, match="only the first 1"):
+        ranks.metrics((2,))

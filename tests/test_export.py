@@ -116,6 +116,28 @@ def test_lists_of_all_queries_with_tails_match_a_slow_loop(seen, shard_rows, tmp
     stored.check(split=split, part="train", teacher_revision=revision(model))
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_what_is_had_is_ranked_apart(seen, monkeypatch, tmp_path):
+    """Bought twice, it is listed once; the longest history has five items, so no list needs to be longer."""
+    monkeypatch.setattr("seqkd.interview.SCORES", 16)  # two queries at a time
+    rows = [*ROWS, [3, 5, 3, 1, 3]]
+    model, split = teacher(), split_of(rows)
+    tables = ("query_topk", "query_seen_topk")
+    options = {"split": split, "part": "train", "filter_seen": seen, "dtype": torch.float32, "batch_size": 2}
+    both = export(model, split.train, tables=tables, k=7, folder=tmp_path, shard_rows=4, **options)
+    histories = [row[:p] for row in rows for p in range(1, len(row) + 1)]
+    # a query reads the newest items only, but all it has is ranked
+    ranked = [slow(model, history[-MAX_LENGTH:], False)[0] for history in histories]
+    had = [[item for item in order if item in history] for order, history in zip(ranked, histories, strict=True)]
+    assert both.table("query_seen_topk").tolist() == [(row + [0] * 5)[:5] for row in had]
+    assert both.table("query_seen_topk").dtype == torch.int32
+    for name in ("query_topk", "query_scores"):
+        assert torch.equal(both.table(name), export(model, split.train, k=7, **options).table(name))
+    alone = export(model, split.train, tables=("query_seen_topk",), k=2, **options)
+    assert alone.table("query_seen_topk").tolist() == [(row + [0] * 2)[:2] for row in had]
+    assert list(alone.tables) == ["query_seen_topk"] and alone.num_queries == len(histories)
+
+
 def test_source_says_what_was_asked():
     model, split = teacher(), split_of(ROWS)
     knowledge = export(model, split.valid, split=split, part="valid", k=100, teacher="bag")

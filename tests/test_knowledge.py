@@ -243,6 +243,17 @@ def test_align_intersection_by_hand(caplog):
     aligned.check(catalogue=student)
 
 
+def test_lists_of_what_is_had_are_renamed_and_checked():
+    seen = torch.tensor([[2, 1], [3, 0], [4, 1], [0, 0], [1, 4]], dtype=torch.int32)
+    knowledge = Knowledge.from_tables({"query_seen_topk": seen}, source=SOURCE, catalogue=ITEMS)
+    aligned = knowledge.align(Catalogue(["w", "new", "x"]), how="intersection")  # old 1 2 3 4 -> new 3 0 0 1
+    assert aligned.table("query_seen_topk").tolist() == [[3, 0], [0, 0], [1, 3], [0, 0], [3, 1]]
+    assert aligned.table("query_seen_topk").dtype == torch.int32
+    wrong = Knowledge.from_tables({"query_seen_topk": seen + 1}, source=SOURCE, catalogue=ITEMS)
+    with pytest.raises(KnowledgeError, match=r"query_seen_topk names items 2\.\.5 of 4"):
+        wrong.rows("query_seen_topk", torch.tensor([0, 2]))
+
+
 def test_align_exact_and_nothing_in_common():
     knowledge = small()
     assert knowledge.align(Catalogue(ITEMS.item_ids)) is knowledge and knowledge.coverage is None

@@ -252,3 +252,11 @@ def test_all_losses_are_finite_at_ten_thousand(sign, dtype):
     total.sum().backward()
     assert total.isfinite().all() and total.dtype == torch.float32
     assert positive.grad.isfinite().all() and negatives.grad.isfinite().all()
+
+
+def test_hinge_by_hand():
+    positive = torch.tensor([1.0, 0.0], requires_grad=True)
+    loss = losses.hinge(positive, torch.tensor([[0.2, 0.9, 3.0], [-2.0, -1.0, -0.5]]), margin=0.5)
+    assert loss.tolist() == pytest.approx([(0 + 0.4 + 2.5) / 3, 0.0])
+    loss.sum().backward()
+    assert positive.grad.tolist() == pytest.approx([-2 / 3, 0.0])  # two of three negatives violate the margin

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seqkd.errors import ConfigError
-from seqkd.metrics import ranking_metrics, ranks_from_scores, ranks_from_topk
+from seqkd.metrics import ranking_metrics, ranks_from_scores, ranks_from_topk, set_metrics
 
 GOLDEN = Path(os.environ.get("SEQKD_GOLDEN", Path(__file__).parent / "golden"))
 FILES = sorted(GOLDEN.glob("ranking_metrics*.json"))
@@ -85,3 +85,35 @@ def test_bad_settings_are_refused():
 def test_empty_lists_and_no_queries():
     assert ranks_from_topk(torch.zeros(2, 0, dtype=torch.long), torch.tensor([1, 2])).tolist() == [0, 0]
     assert math.isnan(ranking_metrics(torch.zeros(0), [10])["ndcg@10"])
+
+
+def test_sets_of_three_users_by_hand():
+    """Ranks from 0: one wants {0, 4}, one {2}, one {0, 1, 2, not found}."""
+    counts = torch.zeros(5, 6, dtype=torch.long)  # sizes 0..4, ranks 0..4 and beyond
+    for size, ranks in ((2, [0, 4]), (1, [2]), (4, [0, 1, 2, 5])):
+        for rank in ranks:
+            counts[size, rank] += 1
+    metrics = set_metrics(counts, [2, 3, 5])
+    assert list(metrics) == ["recall@2", "ndcg@2", "recall@3", "ndcg@3", "recall@5", "ndcg@5"]
+    assert metrics["recall@2"] == pytest.approx((1 / 2 + 0 + 2 / 4) / 3, abs=1e-15)
+    assert metrics["recall@3"] == pytest.approx((1 / 2 + 1 + 3 / 4) / 3, abs=1e-15)
+    assert metrics["recall@5"] == pytest.approx((2 / 2 + 1 + 3 / 4) / 3, abs=1e-15)
+    first, second, third, fourth, fifth = (1 / math.log2(place + 1) for place in range(1, 6))
+    assert metrics["ndcg@2"] == pytest.approx((first / (first + second) + 0 + 1) / 3, abs=1e-15)
+    assert metrics["ndcg@3"] == pytest.approx((first / (first + second) + third / first + 1) / 3, abs=1e-15)
+    fifth_cut = (first + fifth) / (first + second) + third / first
+    found = (first + second + third) / (first + second + third + fourth)
+    assert metrics["ndcg@5"] == pytest.approx((fifth_cut + found) / 3, abs=1e-15)
+
+
+def test_sets_of_one_are_queries():
+    ranks = torch.tensor([0, 3, 1, 7, 7])
+    counts = torch.stack([torch.zeros(8, dtype=torch.long), ranks.bincount(minlength=8)])
+    single = ranking_metrics(ranks, [1, 5])
+    assert set_metrics(counts, [1, 5]) == pytest.approx({name: single[name] for name in single if "mrr" not in name})
+
+
+def test_sets_of_nobody_and_bad_cut_offs():
+    assert math.isnan(set_metrics(torch.zeros(1, 11), [10])["ndcg@10"])
+    with pytest.raises(ConfigError, match="cut-offs"):
+        set_metrics(torch.zeros(1, 11), [0])

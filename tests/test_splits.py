@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from seqkd.errors import ConfigError, DataError
 from seqkd.interactions import load_interactions
-from seqkd.splits import combine_items, leave_one_out, load_markets, preset, split_by, temporal
+from seqkd.splits import combine_items, leave_one_out, load_markets, preset, ratio_split, split_by, temporal
 
 
 def market(events: list[tuple[str, str, int]], domain: str = "books", **columns: list) -> DatasetDict:
@@ -201,3 +201,80 @@ def test_a_query_for_every_user():
     assert split.users.item_ids == ("u", "v", "w")
     with pytest.raises(ConfigError, match="'positions', 'users'"):
         leave_one_out(market(EVENTS), queries="sets")
+
+
+# ---- at random, by ratio ------------------------------------------------------------------------------------------
+
+
+def many(users=7, seed=0):
+    """Users with 1, 4, 5, 9, 10, 11 and 20 items."""
+    draw = np.random.default_rng(seed)
+    names = [f"i{number:02}" for number in range(30)]
+    events = []
+    for user, count in zip(range(users), (1, 4, 5, 9, 10, 11, 20), strict=True):
+        for time_, item in enumerate(draw.permutation(30)[:count]):
+            events.append((f"u{user}", names[item], time_))
+    return events
+
+
+def sets_of(split):
+    """Items of each part by user, and of training and validation those before the targets."""
+    found = {}
+    for name in ("train", "valid", "test"):
+        for row in split.part(name):
+            first = 0 if name == "train" else row["first_target"]
+            found.setdefault(row["user_id"], {})[name] = row["item_ids"][first:]
+            found[row["user_id"]][f"before {name}"] = row["item_ids"][:first]
+    return found
+
+
+def test_a_ratio_split_holds_out_shares_of_each_user():
+    events = many()
+    split = ratio_split(market(events))
+    assert split.protocol == "ratio" and split.report["users_only_in_train"] == 2
+    found = sets_of(split)
+    counts = {user: [len(parts.get(name, [])) for name in ("train", "valid", "test")] for user, parts in found.items()}
+    assert counts == {
+        "u0": [1, 0, 0],
+        "u1": [4, 0, 0],
+        "u2": [3, 1, 1],
+        "u3": [7, 1, 1],
+        "u4": [6, 2, 2],
+        "u5": [7, 2, 2],
+        "u6": [12, 4, 4],
+    }
+    for user, parts in found.items():
+        everything = [split.catalogue.encode([item])[0] for name, item, _ in events if name == user]
+        held = [item for name in ("train", "valid", "test") for item in parts.get(name, [])]
+        assert sorted(held) == sorted(everything)  # each in one part
+        if "valid" in parts:
+            assert parts["before valid"] == parts["train"]
+            assert parts["before test"] == parts["train"] + parts["valid"]
+            times = [everything.index(item) for item in parts["train"]]
+            assert times == sorted(times)  # by time within a part
+    assert all(row["first_target"] == len(row["item_ids"]) for row in split.train)  # sets
+
+
+def test_a_ratio_split_is_random_and_repeats_itself():
+    events = many()
+    split = ratio_split(market(events), seed=1)
+    assert split.fingerprint == ratio_split(market(events), seed=1).fingerprint
+    assert split.fingerprint != ratio_split(market(events), seed=2).fingerprint
+    alone = [event for event in events if event[0] == "u4"]  # 10 items, 2 of them in test
+    held_out = 0
+    for seed in range(40):
+        drawn = ratio_split(market(alone), seed=seed)
+        held_out += drawn.catalogue.encode([alone[-1][1]])[0] in sets_of(drawn)["u4"]["test"]
+    assert 2 <= held_out <= 16  # the newest item no more often than another: 8 times is to be expected
+
+
+def test_a_repeated_interaction_is_in_one_part():
+    events = [("u", "abcdefghij"[step % 10], step) for step in range(30)]
+    found = sets_of(ratio_split(market(events)))["u"]
+    assert sorted(found["train"] + found["valid"] + found["test"]) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("ratios", [(0.6, 0.4), (0.6, 0.2, 0.1), (1.0, 0.0, 0.0), (0.8, 0.4, -0.2)])
+def test_wrong_ratios_are_refused(ratios):
+    with pytest.raises(ConfigError, match="three shares above 0"):
+        ratio_split(market(EVENTS), ratios=ratios)

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from .catalogue import Catalogue
 from .errors import CheckpointError, ConfigError, DataError, KnowledgeError, SeqKDError
+from .models.cml import CMLConfig, CMLModel
+from .models.concf import ConCFConfig, ConCFModel
 from .models.deepfm import DeepFMConfig, DeepFMModel
 from .models.fm import FMConfig, FMModel
+from .models.itemae import ItemAEConfig, ItemAEModel
 from .models.lightgcn import LightGCNConfig, LightGCNModel
 from .models.mf import MFConfig, MFModel
+from .models.multvae import MultVAEConfig, MultVAEModel
+from .models.neumf import NeuMFConfig, NeuMFModel
 from .models.recformer import (
     CausalRecformerConfig,
     CausalRecformerForPretraining,
@@ -45,10 +50,11 @@ if TYPE_CHECKING:
     from .methods.ckd_mdsr import CKDMDSRConfig
     from .model_card import write_card
     from .split import Split, combine
-    from .splits import leave_one_out, load_markets, preset, temporal
+    from .splits import leave_one_out, load_markets, preset, ratio_split, temporal
     from .text import encode_texts, item_text
     from .trainer import DistillationTrainer
     from .training_args import DistillationArguments
+    from .trajectory import Trajectory, load_trajectories
     from .warm_start import principal_items
 
 __version__ = "0.1.0"
@@ -65,6 +71,7 @@ _LATER = {
     "SequenceDataset": "collators",
     "SoftLabels": "method",
     "Split": "split",
+    "Trajectory": "trajectory",
     "by_domain": "interactions",
     "combine": "split",
     "encode_texts": "text",
@@ -74,10 +81,12 @@ _LATER = {
     "leave_one_out": "splits",
     "load_interactions": "interactions",
     "load_markets": "splits",
+    "load_trajectories": "trajectory",
     "preset": "splits",
     "principal_items": "warm_start",
     "push": "hub",
     "rank_targets": "evaluation",
+    "ratio_split": "splits",
     "synthetic_market": "market",
     "temporal": "splits",
     "write_card": "model_card",
@@ -86,11 +95,15 @@ _LATER = {
 __all__ = [
     "CKDMDSR",
     "CKDMDSRConfig",
+    "CMLConfig",
+    "CMLModel",
     "Catalogue",
     "CausalRecformerConfig",
     "CausalRecformerForPretraining",
     "CausalRecformerModel",
     "CheckpointError",
+    "ConCFConfig",
+    "ConCFModel",
     "ConfigError",
     "Curriculum",
     "DataError",
@@ -101,6 +114,8 @@ __all__ = [
     "Distiller",
     "FMConfig",
     "FMModel",
+    "ItemAEConfig",
+    "ItemAEModel",
     "Knowledge",
     "KnowledgeError",
     "LightGCNConfig",
@@ -108,6 +123,10 @@ __all__ = [
     "MFConfig",
     "MFModel",
     "Method",
+    "MultVAEConfig",
+    "MultVAEModel",
+    "NeuMFConfig",
+    "NeuMFModel",
     "RecformerConfig",
     "RecformerForPretraining",
     "RecformerModel",
@@ -119,6 +138,7 @@ __all__ = [
     "SequenceDataset",
     "SoftLabels",
     "Split",
+    "Trajectory",
     "UniM2RecConfig",
     "UniM2RecForPretraining",
     "UniM2RecModel",
@@ -136,10 +156,12 @@ __all__ = [
     "leave_one_out",
     "load_interactions",
     "load_markets",
+    "load_trajectories",
     "preset",
     "principal_items",
     "push",
     "rank_targets",
+    "ratio_split",
     "synthetic_market",
     "temporal",
     "write_card",

@@ -79,6 +79,8 @@ def realign(tables: Mapping[str, Table], old: Catalogue, new: Catalogue) -> tupl
         new_topk, new_scores, mass = (torch.cat(part) for part in zip(*parts, strict=True))
         out |= {"query_topk": Table([new_topk]), "query_scores": Table([new_scores])}
         coverage["mass"] = float(mass.nanmean().nan_to_num())
+    if "query_seen_topk" in tables:
+        out["query_seen_topk"] = Table([rename_ids(tables["query_seen_topk"].all(), old_to_new)])
     known = new_to_old > 0
     for name in tables.keys() - out.keys():
         grown = blank(name, (len(new) + 1, *tables[name].shape[1:]), tables[name].dtype)
@@ -103,3 +105,9 @@ def rename_lists(topk: Tensor, scores: Tensor, rows: Tensor) -> tuple[Tensor, Te
     kept = mass.masked_fill(gone, 0).sum(dim=1).masked_fill(empty.all(dim=1), torch.nan)
     order = gone.to(torch.uint8).argsort(dim=1, stable=True)
     return renamed.gather(1, order), scores.masked_fill(gone, torch.finfo(scores.dtype).min).gather(1, order), kept
+
+
+def rename_ids(lists: Tensor, rows: Tensor) -> Tensor:
+    """As `rename_lists`, of lists `(R, M)` that bring no scores."""
+    renamed = rows[lists.long()].to(lists.dtype)
+    return renamed.gather(1, (renamed == PADDING).to(torch.uint8).argsort(dim=1, stable=True))

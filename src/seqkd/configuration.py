@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: `strict` checks only types that are not strings.
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -29,6 +29,7 @@ class RecommenderConfig(PreTrainedConfig):
     """
 
     model_type = "seqkd_recommender"
+    losses: ClassVar[tuple[str, ...]] = LOSSES  # what `loss_type` may be; a model with a loss of its own says so
 
     num_items: int = 1
     hidden_size: int = 64
@@ -56,7 +57,7 @@ class RecommenderConfig(PreTrainedConfig):
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.similarity not in SIMILARITIES:
             raise ConfigError(f"similarity must be one of {SIMILARITIES}, got {self.similarity!r}.")
-        if self.loss_type not in LOSSES:
-            raise ConfigError(f"loss_type must be one of {LOSSES}, got {self.loss_type!r}.")
+        if self.loss_type not in self.losses:
+            raise ConfigError(f"loss_type must be one of {self.losses}, got {self.loss_type!r}.")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, got {self.temperature}.")

@@ -22,7 +22,7 @@ from .store.source import SHARD_ROWS
 from .store.writer import write
 
 logger = logging.getLogger(__name__)
-TABLES = ("query_topk", "query_embeddings", "item_embeddings", "item_topk")
+TABLES = ("query_topk", "query_seen_topk", "query_embeddings", "item_embeddings", "item_topk")
 
 
 def export(
@@ -44,9 +44,10 @@ def export(
 
     Args:
         rows: one part of `split` (or some of its rows); `part` is the name of that part.
-        tables: of `query_topk` (brings `query_scores`), `query_embeddings`, `item_embeddings`, `item_topk` (the best
-            users of each item, internal ids, without those that have it in `rows`; of a model that knows users).
-        k: M, length of the lists; at most I (or U).
+        tables: of `query_topk` (brings `query_scores`), `query_seen_topk` (the items of the query's own history in the
+            teacher's order), `query_embeddings`, `item_embeddings`, `item_topk` (the best users of each item, internal
+            ids, without those that have it in `rows`; of a model that knows users).
+        k: M, length of the lists; at most I (or U, or the longest history).
         folder: where to write; a killed export continues when called again. In memory without it.
         batch_size: sequences per forward.
         filter_seen: leave the items of a query's own history out of its list, as the masked protocol does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +71,11 @@ class Histories:
             domains[0],
             report,
         )
+
+    def take(self, index: np.ndarray) -> Histories:
+        """Some interactions, in the order of `index`, which keeps each user's together."""
+        arrays = {name: getattr(self, name)[index] for name in ("user", "item", "time", "part")}
+        return replace(self, **arrays)
 
     def lengths(self) -> np.ndarray:
         return np.bincount(self.user, minlength=len(self.users))

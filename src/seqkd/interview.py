@@ -21,6 +21,7 @@ from .user_recommender import UserRecommender
 
 SCORES = 1 << 25  # scores held at a time, 128 MB in float32
 LOWEST = torch.finfo(torch.float32).min
+LISTS = {"query_topk", "query_seen_topk"}
 
 
 class Interview:
@@ -48,6 +49,7 @@ class Interview:
         self.teacher, self.tables, self.k, self.dtype = teacher, tables, k, dtype
         self.batch_size, self.filter_seen = batch_size, filter_seen
         self.sequences = sequences
+        self.seen_k = min(k, int(np.diff(sequences.offsets).max(initial=1)))
         if not len(self.sequences):
             raise KnowledgeError("there is nothing to ask: this part of the split has no rows.")
         self.order = np.argsort(self.sequences.query_start, kind="stable")
@@ -64,7 +66,7 @@ class Interview:
     def pieces(self, shard_rows: int) -> list[Piece]:
         """About `shard_rows` rows each, cut between sequences, so that one sequence is asked for one shard."""
         pieces = []
-        if set(self.tables) & {"query_topk", "query_embeddings"}:
+        if set(self.tables) & {*LISTS, "query_embeddings"}:
             first = np.flatnonzero(np.diff(self.starts // shard_rows, prepend=-1))
             cuts = [0, *self.starts[first][1:].tolist(), self.sequences.num_queries]
             pieces = [Piece("query", at, *cuts[at : at + 2]) for at in range(len(first))]
@@ -82,6 +84,8 @@ class Interview:
         if "query_topk" in self.tables:
             tables["query_topk"] = blank("query_topk", (rows, self.k), torch.int32)
             tables["query_scores"] = blank("query_scores", (rows, self.k), self.dtype)
+        if "query_seen_topk" in self.tables:
+            tables["query_seen_topk"] = blank("query_seen_topk", (rows, self.seen_k), torch.int32)
         if "query_embeddings" in self.tables:
             tables["query_embeddings"] = blank("query_embeddings", (rows, self.teacher.embedding_size), self.dtype)
         asked, masked = torch.zeros(rows, dtype=torch.bool), 0
@@ -92,9 +96,10 @@ class Interview:
             asked[at] = True
             if "query_embeddings" in tables:
                 tables["query_embeddings"][at] = self._fit(queries / self.teacher.config.temperature)
-            if "query_topk" in tables:
-                items, scores, bad = self._lists(queries, batch)
-                tables["query_topk"][at], tables["query_scores"][at] = items, scores
+            if LISTS & set(tables):
+                lists, bad = self._lists(queries, batch)
+                for name, rows_of_batch in lists.items():
+                    tables[name][at] = rows_of_batch
                 masked += bad
         return tables, {"unasked": int((~asked).sum()), "masked_scores": masked}
 
@@ -136,10 +141,10 @@ class Interview:
         scores[:, PADDING] = LOWEST
         scores[item_ids == PADDING] = LOWEST
         best = scores.topk(min(self.k, scores.shape[1] - 1), dim=1)
-        return best.indices.masked_fill(best.values == LOWEST, PADDING).int().cpu()
+        return _entries(best)
 
     def _batches(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
-        collate = self.teacher.collator(tail=True, seen=self.filter_seen)
+        collate = self.teacher.collator(tail=True, seen=self.filter_seen or "query_seen_topk" in self.tables)
         low, high = np.searchsorted(self.starts, [piece.start, piece.stop])
         max_length = self.teacher.config.max_position_embeddings
         for begin in range(low, high, self.batch_size):
@@ -149,24 +154,34 @@ class Interview:
                 yield batch
             self.progress.update(len(rows))
 
-    def _lists(self, queries: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, int]:
-        """`query_topk (Q, M)`, `query_scores (Q, M)` and how many scores were masked for being no number."""
-        items, scores, masked = [], [], 0
+    def _lists(self, queries: Tensor, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+        """The tables of lists `(Q, M)`, and how many scores were masked for being no number."""
+        parts: list[dict[str, Tensor]] = []
+        masked = 0
         step = max(1, SCORES // (self.teacher.config.num_items + 1))
         for low in range(0, len(queries), step):
             logits = self.teacher.score(queries[low : low + step]).float()  # (q, I+1)
             if not torch.stack(logits[:, 1:].aminmax()).isfinite().all():  # one pass; NaN shows in both
                 masked += self._mask(logits, batch["query_ids"][low:])
             logits[:, PADDING] = LOWEST
-            if self.filter_seen:
+            part: dict[str, Tensor] = {}
+            if "seen_query" in batch:
                 pairs = slice(*torch.searchsorted(batch["seen_query"], torch.tensor([low, low + len(logits)])).tolist())
-                logits[batch["seen_query"][pairs] - low, batch["seen_items"][pairs]] = LOWEST
-            best = logits.topk(self.k, dim=1)
-            empty = (best.values == LOWEST).cpu()
-            items.append(best.indices.int().cpu().masked_fill(empty, PADDING))
-            kept = self._fit(best.values.masked_fill(empty.to(best.values.device), 0))
-            scores.append(kept.masked_fill(empty, torch.finfo(self.dtype).min))
-        return torch.cat(items), torch.cat(scores), masked
+                seen = batch["seen_query"][pairs] - low, batch["seen_items"][pairs]
+                if "query_seen_topk" in self.tables:
+                    had = torch.full_like(logits, LOWEST)
+                    had[seen] = logits[seen]
+                    part["query_seen_topk"] = _entries(had.topk(self.seen_k, dim=1))
+                if self.filter_seen:
+                    logits[seen] = LOWEST
+            if "query_topk" in self.tables:
+                best = logits.topk(self.k, dim=1)
+                empty = best.values == LOWEST
+                part["query_topk"] = _entries(best)
+                kept = self._fit(best.values.masked_fill(empty, 0))
+                part["query_scores"] = kept.masked_fill(empty.cpu(), torch.finfo(self.dtype).min)
+            parts.append(part)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, masked
 
     def _mask(self, logits: Tensor, query_ids: Tensor) -> int:
         """Put the lowest score where there is no finite one, `logits (q, I+1)`; returns at how many places."""
@@ -188,6 +203,11 @@ class Interview:
                 f"values up to {float(values.abs().max()):.4g} do not fit {self.dtype}. Use dtype=torch.float32."
             )
         return small
+
+
+def _entries(best: torch.return_types.topk) -> Tensor:
+    """What a top-k found, int32 on the CPU; 0 where there was nothing left."""
+    return best.indices.masked_fill(best.values == LOWEST, PADDING).int().cpu()
 
 
 def windows(sequence: Sequence, max_length: int) -> Iterator[Sequence]:

@@ -4,6 +4,7 @@ The prefix of a table's name tells what its rows are indexed by. Known so far:
 
     query_topk (N, M) int32          the teacher's best items for each query, best first; 0 is an empty place
     query_scores (N, M)              their logits, the teacher's temperature applied; dtype's minimum at empty places
+    query_seen_topk (N, P) int32     the items of the query's own history in the teacher's order; 0 is an empty place
     query_embeddings (N, d)          query side of the teacher's score, divided by its temperature
     item_embeddings (I+1, d)         item side, row 0 padding
     item_topk (I+1, M) int32         the teacher's best users for each item, best first; 0 is an empty place
@@ -39,7 +40,7 @@ class Knowledge:
 
     Args:
         source: who says it, about what.
-        catalogue: the items that `query_topk` and `item_*` number.
+        catalogue: the items that lists of a query and `item_*` number.
         tables: all `query_*` with N rows, all `item_*` with I+1 rows.
         counts: what the export noticed, e.g. `unasked` rows and `masked_scores`.
 
@@ -102,10 +103,10 @@ class Knowledge:
                 f"{int(wanted.max())}. Export the whole {self.source.part} part of this split."
             )
         values = table[wanted]
-        if name == "query_topk" and values.numel():
+        if name in ("query_topk", "query_seen_topk") and values.numel():
             low, high = (int(item) for item in values.aminmax())
             if low < 0 or high > len(self.catalogue):
-                raise KnowledgeError(f"query_topk names items {low}..{high} of {len(self.catalogue)}; export it again.")
+                raise KnowledgeError(f"{name} names items {low}..{high} of {len(self.catalogue)}; export it again.")
         return values.to(ids.device)
 
     def _find(self, name: str) -> Table:

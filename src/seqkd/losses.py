@@ -188,6 +188,17 @@ def bpr(positive: Tensor, negatives: Tensor) -> Tensor:
     return F.softplus(_wide(negatives) - _wide(positive)[:, None]).mean(1)
 
 
+def hinge(positive: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
+    """`mean_n max(margin - pos + neg_n, 0)` (large margin nearest neighbours; CML, WWW 2017, eq. 1), `(Q,)`.
+
+    Args:
+        positive: `(Q,)` logits, of CML negative squared distances.
+        negatives: `(Q, N)` logits.
+        margin: what a positive has to be ahead.
+    """
+    return F.relu(margin - _wide(positive)[:, None] + _wide(negatives)).mean(1)
+
+
 def _wide(logits: Tensor) -> Tensor:
     """At least float32: half precision loses the tail of a log-sigmoid."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Ranking metrics with one relevant item per query, from ranks alone: no score matrix is ever gathered."""
+"""Ranking metrics from ranks alone, of one relevant item per query or of sets: no score matrix is ever gathered."""
 
 from __future__ import annotations
 
@@ -70,3 +70,33 @@ def ranking_metrics(ranks: Tensor, ks: Sequence[int]) -> dict[str, float]:
     place = ranks.double() + 1  # (Q,) 1-based
     gains = {"recall": torch.ones_like(place), "ndcg": 1 / torch.log2(place + 1), "mrr": 1 / place}
     return {f"{name}@{k}": float((gain * (place <= k)).mean()) for k in ks for name, gain in gains.items()}
+
+
+def set_metrics(counts: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    """Means over users of Recall@k and NDCG@k, where each user has a set of relevant items.
+
+    `recall@k` is the share of the set among the first k, `|hits| / |set|`: a set of more than k items cannot be found
+    whole. `ndcg@k` is the discounted gain of the hits over that of the best list, which has `min(k, |set|)` of them.
+
+    Args:
+        counts: `(S+1, R)`: how many items of sets of size s (the row) have rank r (the column, from 0).
+        ks: the cut-offs, below R.
+
+    Returns:
+        `{"recall@10": ..., "ndcg@10": ...}` for every k, in that order; NaN without users.
+
+    Raises:
+        ConfigError: a cut-off is below 1.
+    """
+    if any(k < 1 for k in ks):
+        raise ConfigError(f"cut-offs must be at least 1, got {list(ks)}.")
+    counts = counts.double()
+    sizes = torch.arange(len(counts), device=counts.device).clamp(min=1)  # nobody's set is empty
+    users = (counts.sum(1) / sizes).sum()
+    discounts = 1 / torch.log2(torch.arange(max(ks), device=counts.device).double() + 2)
+    metrics = {}
+    for k in ks:
+        ideal = discounts[:k].cumsum(0)[sizes.clamp(max=k) - 1]  # (S+1,)
+        metrics[f"recall@{k}"] = float((counts[:, :k].sum(1) / sizes).sum() / users)
+        metrics[f"ndcg@{k}"] = float((counts[:, :k] @ discounts[:k] / ideal).sum() / users)
+    return metrics

@@ -21,6 +21,7 @@ from .errors import DataError
 from .hub import CARD, EVAL_RESULTS
 from .markdown import line, plain
 from .method import Method
+from .multi_head import MultiHeadRecommender
 from .recommender import RecommenderModel
 from .report import table
 from .results import Result
@@ -166,8 +167,9 @@ def _settings(method: Method) -> dict[str, str]:
 
 
 def _describe(model: RecommenderModel) -> dict[str, Any]:
+    head = f", head {model.config.head}" if isinstance(model, MultiHeadRecommender) else ""
     return {
-        "type": type(model).__name__,
+        "type": f"{type(model).__name__}{head}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_items": model.config.num_items,
         "max_length": model.config.max_position_embeddings,

@@ -29,6 +29,7 @@ __all__ = [
     "leave_one_out",
     "load_markets",
     "preset",
+    "ratio_split",
     "split_by",
     "temporal",
 ]
@@ -95,6 +96,45 @@ def preset(market: DatasetDict, *, max_length: int = 50, queries: str = "positio
         )
     log = Histories.of(market, by_part=True)
     return _cut(log, log.part, "preset", max_length, queries, {})
+
+
+def ratio_split(
+    market: DatasetDict,
+    *,
+    ratios: Sequence[float] = (0.6, 0.2, 0.2),
+    max_length: int = 50,
+    queries: str = "users",
+    seed: int = 0,
+) -> Split:
+    """The interactions of each user fall at random into training, validation and test, whatever their time.
+
+    The protocol `ratio` of the literature on sets (60/20/20, 8/1/1): it leaks the future, of the user himself too, so
+    its numbers compare with `loo` and `temporal` in nothing. A repeated interaction counts once, the first time.
+
+    Args:
+        ratios: shares of the three parts, 1 together. What is held out is rounded down, `floor(n share)` of a user
+            with n items, and the rest trains: below 5 items nothing is held out by a share of 0.2.
+        queries: as in `leave_one_out`; evaluate sets with `seqkd.target_sets`.
+        seed: of the draw, which depends on it and on each user's interactions in the order of time.
+
+    Raises:
+        ConfigError: the shares are not three, not positive, or not 1 together.
+    """
+    if len(ratios) != len(PARTS) or min(ratios) <= 0 or not np.isclose(sum(ratios), 1):
+        raise ConfigError(f"ratios must be three shares above 0 that are 1 together, got {tuple(ratios)}.")
+    log = Histories.of(market)
+    _, first = np.unique(log.user * (len(log.catalogue) + 1) + log.item, return_index=True)
+    log = log.take(np.sort(first))
+    drawn = np.random.default_rng(seed).random(len(log.user))
+    place = np.empty(len(log.user), dtype=np.int64)
+    place[np.lexsort((drawn, log.user))] = log.position()  # of each interaction in its user's random order
+    lengths = log.lengths()
+    valid, test = (np.floor(lengths * ratio + 1e-9).astype(np.int64)[log.user] for ratio in ratios[1:])
+    length = lengths[log.user]
+    part = np.where(place < length - valid - test, TRAIN, np.where(place < length - test, VALID, TEST))
+    order = np.lexsort((part, log.user))  # stable: by time within a part
+    only_train = int((np.bincount(log.user[part != TRAIN], minlength=len(log.users)) == 0).sum())
+    return _cut(log.take(order), part[order], "ratio", max_length, queries, {"users_only_in_train": only_train})
 
 
 def _point(value: int | float, time: np.ndarray) -> int:

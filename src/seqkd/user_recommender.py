@@ -23,7 +23,7 @@ from .recommender import HUB_ARGUMENTS, UNLABELLED, Recommendations, Recommender
 from .user_configuration import UserRecommenderConfig
 
 FILE_NAME = "user_ids.json"
-SAMPLED = ("bpr", "bce", "gbce")  # losses with negatives for each pair
+SAMPLED = ("bpr", "bce", "gbce", "hinge")  # losses with negatives for each pair
 
 
 class UserRecommender(RecommenderModel):

@@ -13,6 +13,7 @@ from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.export import export
 from seqkd.methods import METHODS
+from seqkd.models.concf import ConCFConfig, ConCFModel
 from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.fm import FMConfig, FMModel
 from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of
@@ -25,7 +26,7 @@ from ..tiny import arguments, tiny_sasrec, tiny_split
 SPLIT = tiny_split()
 SIZES = {"num_items": len(SPLIT.catalogue), "num_users": len(SPLIT.users)}
 TRAIN = SequenceDataset(SPLIT.train, len(SPLIT.catalogue), SPLIT.users)
-TABLES = ("query_topk", "query_embeddings", "item_embeddings", "item_topk")
+TABLES = ("query_topk", "query_seen_topk", "query_embeddings", "item_embeddings", "item_topk")
 SMALL = {
     "rrd": {"interesting": 3, "uninteresting": 3, "list_length": 6},
     "ir_rrd": {"interesting": 3, "uninteresting": 3, "list_length": 6, "item_interesting": 3, "item_uninteresting": 3},
@@ -36,6 +37,8 @@ SMALL = {
     "cd": {"sampled": 3, "list_length": 6},
     "dcd": {"under": 3, "over": 3, "list_length": 6},
     "unkd": {"pairs": 4},
+    "concf": {"interesting": 3, "uninteresting": 3, "top": 6, "list_length": 6, "start": 1, "refresh": 1, "window": 2},
+    "hetcomp": {"top": 4, "observed": 2, "depth": 4, "curriculum": False},
 }
 
 
@@ -47,6 +50,7 @@ def model(kind: str, width: int = 8):
         "mf": lambda: MFModel(MFConfig(**SIZES, hidden_size=width)),
         "lightgcn": lambda: LightGCNModel(LightGCNConfig(**SIZES, hidden_size=width), edges_of(TRAIN)),
         "fm": lambda: FMModel(FMConfig(**SIZES, hidden_size=width)),
+        "concf": lambda: ConCFModel(ConCFConfig(**SIZES, hidden_size=width)),
         "deepfm": lambda: DeepFMModel(DeepFMConfig(**SIZES, hidden_size=width, mlp_hidden_sizes=[8, 8])),
     }[kind]()
     made.set_catalogue(SPLIT.catalogue, count_items(SPLIT.train, len(SPLIT.catalogue)))
@@ -65,6 +69,8 @@ REFUSED = {
     ("ir_rrd", "fm"): "histories",
     ("ir_rrd", "deepfm"): "dot product",
     ("full_ce", "deepfm"): "in_batch",
+    ("hetcomp", "deepfm"): "dot product",
+    **{("concf", kind): "one way of scoring" for kind in ("sasrec", "mf", "lightgcn", "fm", "deepfm")},
     ("ckd_mdsr", "mf"): "mask_history=False",
     ("ckd_mdsr", "lightgcn"): "mask_history=False",
 }
@@ -73,7 +79,8 @@ REFUSED = {
 def taught(name, kind, knowledge, folder, resume=None, **changes):
     """A run of two epochs of the method alone; the trainer."""
     method = METHODS[name](METHODS[name].config_class(**SMALL.get(name, {})))
-    distiller = Distiller(model(kind), {name: method}, {name: 1.0}, knowledge, label_weight=0.0)
+    label_weight = float(kind == "concf")  # whose heads learn from labels first
+    distiller = Distiller(model(kind), {name: method}, {name: 1.0}, knowledge, label_weight)
     trainer = DistillationTrainer(
         distiller, arguments(folder, **{"per_device_train_batch_size": 32, "tail_queries": False, **changes}), TRAIN
     )
@@ -88,7 +95,7 @@ def state(trainer):
 @pytest.mark.parametrize("name", METHODS)
 def test_resume_is_bit_identical(name, knowledge, tmp_path):
     """From the middle of the second epoch, methods' own tensors and what they draw included."""
-    kind = "fm" if name == "ckd_mdsr" else "mf"
+    kind = {"ckd_mdsr": "fm", "concf": "concf"}.get(name, "mf")
     straight = taught(name, kind, knowledge, tmp_path / "a")
     whole = taught(name, kind, knowledge, tmp_path / "b", save_strategy="steps", save_steps=1)
     last = whole.state.global_step

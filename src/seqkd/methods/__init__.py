@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..method import Method
 from .cd import CD
 from .ckd_mdsr import CKDMDSR
+from .concf import ConCF
 from .dcd import DCD
 from .de import DE
 from .ftd import FTD
 from .full_ce import FullCE
+from .hetcomp import HetComp
 from .htd import HTD
 from .ir_rrd import IRRRD
 from .phr import PHR
@@ -20,10 +22,12 @@ from .unkd import UnKD
 METHODS: dict[str, type[Method]] = {
     "cd": CD,
     "ckd_mdsr": CKDMDSR,
+    "concf": ConCF,
     "dcd": DCD,
     "de": DE,
     "ftd": FTD,
     "full_ce": FullCE,
+    "hetcomp": HetComp,
     "htd": HTD,
     "ir_rrd": IRRRD,
     "phr": PHR,
@@ -46,6 +50,8 @@ __all__ = [
     "RCEKD",
     "RD",
     "RRD",
+    "ConCF",
     "FullCE",
+    "HetComp",
     "UnKD",
 ]

@@ -22,6 +22,7 @@ from transformers import initialization as init
 
 from ..catalogue import PADDING
 from ..errors import ConfigError, DataError
+from .embedding_tables import grown
 
 QUERY_FIELDS = 2  # history, user
 
@@ -179,15 +180,8 @@ class FieldEmbeddings(nn.Module):
     def grow(self, attributes: Tensor) -> None:
         """Rows of n new items with `attributes (n, A)` in all tables but `item`: means of the old rows, which stay."""
         count = len(attributes)
-        self.item_weight, self.history_weight = _grown(self.item_weight, count), _grown(self.history_weight, count)
+        self.item_weight, self.history_weight = grown(self.item_weight, count), grown(self.history_weight, count)
         if self.history is not None:
-            self.history = _grown(self.history, count)
+            self.history = grown(self.history, count)
         if self.item_attributes is not None:
             self.item_attributes = torch.cat([self.item_attributes, attributes])
-
-
-def _grown(table: nn.Embedding, count: int) -> nn.Embedding:
-    old = table.weight
-    grown = nn.Embedding(len(old) + count, old.shape[1], padding_idx=PADDING).to(old)
-    grown.weight.copy_(torch.cat([old, old[PADDING + 1 :].mean(dim=0).expand(count, -1)]))
-    return grown

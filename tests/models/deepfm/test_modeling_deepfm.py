@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from tests.tiny import tiny_split
 
+from seqkd import wide_and_deep
 from seqkd.distiller import Distiller
 from seqkd.errors import CheckpointError, ConfigError, KnowledgeError
 from seqkd.export import export
-from seqkd.models.deepfm import DeepFMConfig, DeepFMModel, modeling_deepfm
+from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.deepfm.convert_deepfm import from_recbole
 
 GOLDEN = Path(os.environ.get("SEQKD_GOLDEN", Path(__file__).parents[2] / "golden"))
@@ -137,8 +138,8 @@ def test_blocks_change_nothing(monkeypatch, block, candidates):
         return scores.detach(), [parameter.grad.clone() for parameter in model.parameters()]
 
     scores, gradients = scored()
-    monkeypatch.setattr(modeling_deepfm, "BLOCK", block)
-    monkeypatch.setattr(modeling_deepfm, "KEEP", 0)
+    monkeypatch.setattr(wide_and_deep, "BLOCK", block)
+    monkeypatch.setattr(wide_and_deep, "KEEP", 0)
     made, mlp = [], model._mlp
     monkeypatch.setattr(model, "_mlp", lambda q, i: made.append(mlp(q, i)) or made[-1])
     with torch.no_grad():
@@ -153,11 +154,11 @@ def test_blocks_change_nothing(monkeypatch, block, candidates):
 def test_a_block_drops_the_same_when_computed_again(monkeypatch):
     """Two hidden layers and one output: with masks that changed between forward and backward the gradients would."""
     model = tiny(dropout_prob=0.5).train()
-    monkeypatch.setattr(modeling_deepfm, "BLOCK", 30)
-    monkeypatch.setattr(modeling_deepfm, "KEEP", 0)
+    monkeypatch.setattr(wide_and_deep, "BLOCK", 30)
+    monkeypatch.setattr(wide_and_deep, "KEEP", 0)
     found = []
-    for checkpoint in (modeling_deepfm.checkpoint, lambda block, *parts, **_: block(*parts)):
-        monkeypatch.setattr(modeling_deepfm, "checkpoint", checkpoint)
+    for checkpoint in (wide_and_deep.checkpoint, lambda block, *parts, **_: block(*parts)):
+        monkeypatch.setattr(wide_and_deep, "checkpoint", checkpoint)
         model.zero_grad()
         torch.manual_seed(1)
         model.score(model(**queries()).query_embeddings, torch.arange(1, 10)).square().sum().backward()

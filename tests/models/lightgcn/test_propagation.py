@@ -1,15 +1,11 @@
-"""Propagation: against the dense matrix of the paper, its gradient, dropout, the graph of a split."""
+"""Propagation: against the dense matrix of the paper, its gradient, dropout."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from tests.tiny import ITEMS, rows_of, tiny_split
 
-from seqkd.collators import SequenceDataset
-from seqkd.errors import DataError
-from seqkd.models.lightgcn import edges_of
 from seqkd.models.lightgcn.propagation import Graph, mean_of_layers
 
 EDGES = torch.tensor([[1, 1, 2, 2, 2, 3], [1, 2, 2, 3, 5, 4]], dtype=torch.int32)
@@ -94,15 +90,3 @@ def test_dropout_drops_both_directions_and_keeps_the_expectation():
         torch.testing.assert_close(part.item_weights, part.user_weights[whole.item_order])
         total += part.user_weights
     torch.testing.assert_close(total / 1000, whole.user_weights, rtol=0.12, atol=0)
-
-
-def test_edges_are_the_distinct_pairs_of_training():
-    rows = rows_of([[2, 1, 2], [3], [2, 4]], False)
-    split = tiny_split()
-    users = type(split.users)(["u2", "u0", "u1"])
-    edges = edges_of(SequenceDataset(rows, ITEMS, users=users))
-    assert edges.T.tolist() == [[1, 2], [1, 4], [2, 1], [2, 2], [3, 3]]
-    part = SequenceDataset(rows.select([2]), ITEMS, users=users)  # a view that does not begin at the first value
-    assert edges_of(part).T.tolist() == [[1, 2], [1, 4]]
-    with pytest.raises(DataError, match=r"users=split\.users"):
-        edges_of(SequenceDataset(rows, ITEMS))

@@ -4,13 +4,8 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...errors import ConfigError
 from ...modules.configuration_factorisation import FactorisationConfig
-
-SOFTMAX = (
-    "DeepFM has no softmax over the catalogue: its MLP would run on every pair of a query and an item, in every step. "
-    'Train it with loss_type "bce", "bpr" or "sampled_softmax", and distil with candidates="in_batch".'
-)
+from ...modules.configuration_mlp import check_mlp
 
 
 @strict
@@ -30,9 +25,4 @@ class DeepFMConfig(FactorisationConfig):
 
     def check(self) -> None:
         super().check()
-        if not self.mlp_hidden_sizes or min(self.mlp_hidden_sizes) < 1:
-            raise ConfigError(f"mlp_hidden_sizes must be widths of at least 1, got {self.mlp_hidden_sizes}.")
-        if not 0 <= self.dropout_prob < 1:
-            raise ConfigError(f"dropout_prob must be at least 0 and below 1, got {self.dropout_prob}.")
-        if self.loss_type == "softmax":
-            raise ConfigError(f'loss_type="softmax": {SOFTMAX}')
+        check_mlp("DeepFM", self.mlp_hidden_sizes, self.dropout_prob, self.loss_type)

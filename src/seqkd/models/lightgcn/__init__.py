@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel
 
+from ...edges import edges_of
 from .configuration_lightgcn import LightGCNConfig
 from .modeling_lightgcn import LightGCNModel
-from .propagation import edges_of
 
 AutoConfig.register(LightGCNConfig.model_type, LightGCNConfig)
 AutoModel.register(LightGCNConfig, LightGCNModel)

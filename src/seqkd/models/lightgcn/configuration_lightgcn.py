@@ -4,12 +4,12 @@
 
 from huggingface_hub.dataclasses import strict
 
+from ...edge_configuration import EdgeRecommenderConfig
 from ...errors import ConfigError
-from ...user_configuration import UserRecommenderConfig
 
 
 @strict
-class LightGCNConfig(UserRecommenderConfig):
+class LightGCNConfig(EdgeRecommenderConfig):
     """LightGCN (SIGIR 2020, arXiv 2002.02126); the defaults are those of the authors' PyTorch code.
 
     Args:
@@ -27,7 +27,6 @@ class LightGCNConfig(UserRecommenderConfig):
     num_layers: int = 3
     reg_weight: int | float = 1e-4
     edge_dropout: int | float = 0.0
-    num_edges: int = 0
     initializer_range: float = 0.1
 
     def check(self) -> None:
@@ -43,5 +42,3 @@ class LightGCNConfig(UserRecommenderConfig):
                 'loss_type="softmax" is computed over the catalogue, not pair by pair, so reg_weight would be ignored. '
                 "Set reg_weight=0 and regularise by the optimizer's weight_decay."
             )
-        if self.num_edges < 0:
-            raise ConfigError(f"num_edges must be at least 0, got {self.num_edges}.")

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...catalogue import PADDING
-from ...collators import UNLABELLED, Collator
-from ...errors import ConfigError, DataError
-from ...pairs import ChosenPairs, PairCollator
+from ...collators import UNLABELLED
+from ...edge_recommender import EdgeRecommender
+from ...errors import DataError
 from ...recommender import RecommenderOutput
-from ...user_recommender import UserRecommender
 from .configuration_lightgcn import LightGCNConfig
 from .propagation import Graph, mean_of_layers
 
@@ -27,7 +26,7 @@ class LightGCNOutput(RecommenderOutput):
     user_embeddings: Tensor | None = None
 
 
-class LightGCNModel(UserRecommender):
+class LightGCNModel(EdgeRecommender):
     """Light graph convolution (He et al. 2020, arXiv 2002.02126).
 
     The graph is that of the training part alone, `LightGCNModel(config, edges_of(train))`, and is saved with the model.
@@ -40,16 +39,13 @@ class LightGCNModel(UserRecommender):
 
     config: LightGCNConfig
     config_class = LightGCNConfig
-    inputs = ("user_ids", "histories")
     unknown_users = True
     holds_item_table = True
-    edges: Tensor
 
     def __init__(self, config: LightGCNConfig, edges: Tensor | None = None) -> None:
         super().__init__(config)
         self.user_embedding = nn.Embedding(config.num_users + 1, config.hidden_size, padding_idx=PADDING)
         self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=PADDING)
-        self.register_buffer("edges", torch.zeros(2, config.num_edges, dtype=torch.int32))
         self._built: tuple[Tensor, tuple, Graph] | None = None  # the graph of these edges
         self._held: tuple[list, dict[int, tuple[Tensor, Tensor]]] = ([], {})  # by layers: of this step, or for serving
         self.post_init()
@@ -57,25 +53,7 @@ class LightGCNModel(UserRecommender):
             self.set_edges(edges)
 
     def set_edges(self, edges: Tensor) -> None:
-        """Set the graph: `edges (2, E)`, internal ids of users and of the items each has; repeated pairs count once.
-
-        Raises:
-            DataError: another shape, no pair at all, or an id outside `1..U` or `1..I`.
-        """
-        if edges.dim() != 2 or len(edges) != 2 or edges.is_floating_point() or not edges.numel():
-            raise DataError(f"edges must be integers (2, E) with E at least 1, got {edges.dtype} {tuple(edges.shape)}.")
-        for name, ids, last in zip(
-            ("user", "item"), edges, (self.config.num_users, self.config.num_items), strict=True
-        ):
-            if ids.min() < 1 or ids.max() > last:
-                raise DataError(
-                    f"edges name {name}s {int(ids.min())}..{int(ids.max())}, but this model has 1..{last}. Take the "
-                    "edges from the training part that the model was configured for: edges_of(train)."
-                )
-        width = self.config.num_items + 1
-        keys = (edges[0].long() * width + edges[1]).unique()  # sorted by user, then by item
-        self.edges = torch.stack([keys // width, keys % width]).int().to(self.edges.device)
-        self.config.num_edges = len(keys)
+        super().set_edges(edges)
         self._forget()
 
     # ---- propagation ------------------------------------------------------------------------------------------
@@ -84,8 +62,7 @@ class LightGCNModel(UserRecommender):
         users, items = len(self.user_embedding.weight) - 1, len(self.item_embedding.weight) - 1
         state = (self.edges._version, users, items, self.dtype)
         if self._built is None or self._built[0] is not self.edges or self._built[1] != state:
-            if not self.edges.any():
-                raise ConfigError("this model has no graph yet. Call set_edges(edges_of(train)) first.")
+            self.check_edges()
             self._built = self.edges, state, Graph.of(self.edges, users, items, self.dtype)
         return self._built[2]
 
@@ -202,12 +179,6 @@ class LightGCNModel(UserRecommender):
         norms = users.square().sum(1) + norms[:, 0] + norms[:, 1:].sum(1) / max(norms.shape[1] - 1, 1)
         return loss + labelled * norms * (self.config.reg_weight / 2)
 
-    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> Collator:
-        collator = super().collator(tail=tail, seen=seen, training=training)
-        if training:
-            return _PairsWithoutHistories(num_negatives=cast(PairCollator, collator).num_negatives)
-        return collator
-
     # ---- new items --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -230,11 +201,3 @@ class LightGCNModel(UserRecommender):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.item_embedding = cast(nn.Embedding, value)
-
-
-class _PairsWithoutHistories(PairCollator):
-    """In training every user is in the graph, so `histories (Q, 0)` are empty."""
-
-    def __call__(self, rows: ChosenPairs) -> dict[str, Tensor]:
-        batch = super().__call__(rows)
-        return {**batch, "histories": torch.empty(len(batch["user_ids"]), 0, dtype=torch.int64)}

@@ -11,34 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...catalogue import PADDING
-from ...collators import SequenceDataset
-from ...errors import DataError
 
 BLOCK = 32  # columns propagated at a time: they do not touch, and so many of some 10^4 rows stay in the cache
-
-
-def edges_of(sequences: SequenceDataset) -> Tensor:
-    """The distinct pairs of user and item in a training part, `(2, E)` internal ids, by user and then by item.
-
-    Raises:
-        DataError: a row has no known user.
-    """
-    if not sequences.user.all():
-        raise DataError(
-            "a row of this part has no known user, so there is no graph. Give it the users of the training part: "
-            "SequenceDataset(split.train, num_items, users=split.users)."
-        )
-    items = sequences.values[sequences.offsets[0] : sequences.offsets[-1]].astype(np.int64)
-    width = sequences.num_items + 1
-    keys = np.unique(np.repeat(sequences.user, np.diff(sequences.offsets)) * width + items)
-    return torch.from_numpy(np.stack(np.divmod(keys, width)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""The data of HetComp and ConCF: 60/20/20 of each user at random, evaluated as sets over the whole catalogue.
+
+    data = HetCompData.load("citeulike")      # or "ml100k"
+    model.set_users(data.split.users); trainer = DistillationTrainer(..., data.train, data.valid)
+
+CiteULike: all interactions of `../shared/data/citeulike`, users with 5 at least. ML-100K: all ratings, as implicit
+feedback. One draw (seed 0) for all teachers and students. Ranked is the whole catalogue without training items and, in
+test, without validation items. (Validation ranks the items of test along: what is in test may not help to choose.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from seqkd.collators import SequenceDataset
+from seqkd.interactions import load_interactions
+from seqkd.split import Split
+from seqkd.splits import ratio_split
+from seqkd.target_sets import TargetSets
+
+FILES = {
+    "citeulike": Path("../shared/data/citeulike/derrd_split.parquet"),  # its column `split` is not read
+    "ml100k": Path("../shared/data/ml_100k/interactions.parquet"),
+}
+AT_LEAST = 5  # interactions of a user
+PROTOCOL = "random 60/20/20 of each user (seed 0), sets, full catalogue, masked"
+
+
+@dataclass(frozen=True)
+class HetCompData:
+    """The split and its three parts over `split.users`."""
+
+    name: str
+    split: Split
+    train: SequenceDataset
+    valid: TargetSets
+    test: TargetSets
+
+    @classmethod
+    def load(cls, name: str) -> HetCompData:
+        table = pq.read_table(FILES[name], columns=["user_id", "item_id"])
+        # in the order of ids: with no times, the draw should depend on the pairs alone
+        table = table.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
+        _, user, count = np.unique(table["user_id"].to_numpy(), return_inverse=True, return_counts=True)
+        table = table.filter(count[user] >= AT_LEAST).combine_chunks()
+        market = load_interactions(Dataset(table), domain=name, columns={"timestamp": None})
+        split = ratio_split(market, ratios=(0.6, 0.2, 0.2), seed=0)
+        items, users = len(split.catalogue), split.users
+        return cls(
+            name,
+            split,
+            SequenceDataset(split.train, items, users),
+            TargetSets(split.valid, items, users),
+            TargetSets(split.test, items, users),
+        )

@@ -1,0 +1,219 @@
+"""The six unlike teachers of HetComp, any of them by one command, each tuned and stopped by validation.
+
+    python benchmarks/heterogeneous_teachers.py --data citeulike --search            # its grid, seed 0, recorded
+    python benchmarks/heterogeneous_teachers.py --data citeulike --seeds 0 1 2       # all six, with what was best
+    python benchmarks/heterogeneous_teachers.py --data ml100k --kinds multvae --set hidden_size=200 --label small
+
+Kinds: MF, metric learning (CML), a deep network (NeuMF), a graph (LightGCN), a user autoencoder (Mult-VAE) and an item
+autoencoder. Data and protocol are in hetcomp_data.py. A run ends when Recall@50 on validation has not risen for
+`--patience` evaluations, and its best moment counts. Results are appended to
+benchmarks/results/hetcomp/<data>_teachers.jsonl (of a search <data>_search.jsonl), what stands there is not run again;
+weights go to outputs/hetcomp/<data>/teachers/<kind>-<seed>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from hetcomp_data import FILES, PROTOCOL, HetCompData
+from journal import about
+from transformers import EarlyStoppingCallback
+
+from seqkd.distiller import Distiller
+from seqkd.edges import edges_of
+from seqkd.evaluation import rank_targets
+from seqkd.models.cml import CMLConfig, CMLModel
+from seqkd.models.itemae import ItemAEConfig, ItemAEModel
+from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel
+from seqkd.models.mf import MFConfig, MFModel
+from seqkd.models.multvae import MultVAEConfig, MultVAEModel
+from seqkd.models.neumf import NeuMFConfig, NeuMFModel
+from seqkd.recommender import count_items
+from seqkd.trainer import DistillationTrainer
+from seqkd.training_args import DistillationArguments
+from seqkd.user_recommender import UserRecommender
+
+RESULTS, OUTPUT = Path("benchmarks/results/hetcomp"), Path("outputs/hetcomp")
+KS, BATCH = (10, 50), 1024
+KINDS: dict[str, tuple[type, type]] = {
+    "mf": (MFConfig, MFModel),
+    "cml": (CMLConfig, CMLModel),
+    "neumf": (NeuMFConfig, NeuMFModel),
+    "lightgcn": (LightGCNConfig, LightGCNModel),
+    "multvae": (MultVAEConfig, MultVAEModel),
+    "itemae": (ItemAEConfig, ItemAEModel),
+}
+READ_EDGES = ("lightgcn", "multvae", "itemae")
+# `learning_rate`, `decay` (on a loss summed over the batch, as the papers have it) and `every` (epochs between two
+# evaluations) are of the training, the rest of the configuration.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "mf": {"hidden_size": 64, "learning_rate": 1e-3, "decay": 1e-3, "every": 5},
+    "cml": {"hidden_size": 64, "learning_rate": 1e-3, "decay": 0.0, "every": 5},
+    # a small tower, seldom asked: it runs on every pair of the catalogue and a user, some 30 MFLOP for each user
+    "neumf": {
+        "hidden_size": 64,
+        "mlp_hidden_sizes": [32, 16, 8],
+        "learning_rate": 1e-3,
+        "decay": 1e-3,
+        "every": 10,
+    },
+    "lightgcn": {"hidden_size": 64, "learning_rate": 1e-3, "decay": 1e-3, "reg_weight": 0.0, "every": 5},
+    "multvae": {"hidden_size": 200, "latent_size": 64, "learning_rate": 1e-3, "decay": 0.0, "every": 1},
+    "itemae": {"hidden_size": 200, "learning_rate": 1e-3, "decay": 0.0, "every": 1},
+}
+GRID: dict[str, dict[str, list[Any]]] = {
+    "mf": {"decay": [1e-3, 1e-2]},
+    "cml": {"margin": [0.5, 1.0], "learning_rate": [1e-3, 5e-3]},
+    "neumf": {"decay": [1e-3, 1e-2], "dropout_prob": [0.0, 0.5]},
+    "lightgcn": {"decay": [1e-4, 1e-3]},
+    "multvae": {"kl_weight": [0.2, 0.5], "dropout_prob": [0.5, 0.7]},
+    "itemae": {"dropout_prob": [0.5, 0.8]},
+}
+TRAINING = ("learning_rate", "decay", "every")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="citeulike", choices=list(FILES))
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--search", action="store_true", help="run the grid of each kind instead")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="settings other than the best known")
+    parser.add_argument("--label", default="", help="of a run with other settings; part of its name and folder")
+    parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--patience", type=int, default=5, help="evaluations without a better one")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(options)
+    given = {name: json.loads(value) for name, value in (one.split("=", 1) for one in options.set)}
+    for kind in options.kinds:
+        for seed in options.seeds:
+            if options.search:
+                for values in product(*GRID[kind].values()):
+                    point = dict(zip(GRID[kind], values, strict=True))
+                    bench.run(kind, seed, json.dumps(point), {**DEFAULTS[kind], **given, **point}, "search")
+            else:
+                bench.run(kind, seed, options.label, {**bench.best(kind), **given}, "teachers")
+
+
+class Bench:
+    """Runs by kind of model, seed and label."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.data = options, HetCompData.load(options.data)
+
+    def entries(self, file: str) -> list[dict[str, Any]]:
+        """What is noted in `<data>_<file>.jsonl`."""
+        path = RESULTS / f"{self.options.data}_{file}.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def best(self, kind: str) -> dict[str, Any]:
+        """The settings of the search that were best on validation, else the defaults."""
+        found = [entry for entry in self.entries("search") if entry["kind"] == kind]
+        if not found:
+            return DEFAULTS[kind]
+        return max(found, key=lambda entry: entry["metrics"]["valid"]["recall@50"])["settings"]
+
+    def model(self, kind: str, settings: dict[str, Any], seed: int) -> UserRecommender:
+        """Untrained."""
+        torch.manual_seed(seed)
+        config_class, model_class = KINDS[kind]
+        split = self.data.split
+        chosen = {name: value for name, value in settings.items() if name not in TRAINING}
+        config = config_class(num_items=len(split.catalogue), num_users=len(split.users), **chosen)
+        model = model_class(config, edges_of(self.data.train)) if kind in READ_EDGES else model_class(config)
+        model.set_catalogue(split.catalogue, count_items(split.train, len(split.catalogue)))
+        model.set_users(split.users)
+        return model
+
+    def run(self, kind: str, seed: int, label: str, settings: dict[str, Any], file: str) -> None:
+        """Train, measure and note one model, unless it is noted."""
+        noted = {(entry["kind"], entry["seed"], entry["label"]) for entry in self.entries(file)}
+        folder = OUTPUT / self.options.data / "teachers" / f"{kind}-{seed}{'-' * bool(label)}{label}"
+        weights = file == "search" or (folder / "config.json").exists()
+        if (kind, seed, label) in noted and weights:  # a teacher is trained again where only its result is here
+            return
+        started = time.time()
+        model = self.model(kind, settings, seed)
+        trainer = self.trainer(model, settings, seed, OUTPUT / self.options.data / "runs" / f"{file}-{kind}-{seed}")
+        trainer.train()
+        seconds = time.time() - started
+        parts = {"valid": self.data.valid, "test": self.data.test}
+        metrics = {name: rank_targets(model, part, depth=max(KS)).metrics(KS) for name, part in parts.items()}
+        if file == "teachers":
+            model.save_pretrained(folder)
+        history = [entry for entry in trainer.state.log_history if "eval_recall@50" in entry]
+        entry = {
+            "kind": kind,
+            "seed": seed,
+            "label": label,
+            "settings": settings,
+            "protocol": PROTOCOL,
+            "split": self.data.split.fingerprint[:12],
+            "metrics": metrics,
+            "best_epoch": round(max(history, key=lambda found: found["eval_recall@50"])["epoch"]),
+            "epochs": round(trainer.state.epoch or 0),
+            "trace": {round(found["epoch"]): round(found["eval_recall@50"], 5) for found in history},
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds_training": round(seconds, 1),
+            "about": about(started),
+        }
+        if (kind, seed, label) not in noted:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            with open(RESULTS / f"{self.options.data}_{file}.jsonl", "a", encoding="utf-8") as lines:
+                lines.write(json.dumps(entry) + "\n")
+        found = {part: {name: round(value, 4) for name, value in told.items()} for part, told in metrics.items()}
+        print(
+            f"{self.options.data} {kind} {seed} {label}: {found}, {entry['epochs']} epochs, {seconds:.0f} s", flush=True
+        )
+
+    def trainer(self, model: UserRecommender, settings: dict[str, Any], seed: int, folder: Path) -> DistillationTrainer:
+        """Adam with the decay in the gradient; the papers' losses are sums over the batch and ours means, so what is
+        added to the gradient shrinks alike."""
+        optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=settings["learning_rate"],
+            weight_decay=settings["decay"] / BATCH,
+            eps=1e-8 / BATCH,
+            fused=True,
+        )
+        constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        epoch = -(-int(model.item_counts.sum()) // BATCH)  # steps
+        arguments = DistillationArguments(
+            output_dir=str(folder),
+            num_train_epochs=self.options.epochs,
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=128,
+            eval_strategy="steps",
+            save_strategy="steps",
+            eval_steps=settings["every"] * epoch,
+            save_steps=settings["every"] * epoch,
+            save_total_limit=1,
+            save_only_model=True,
+            load_best_model_at_end=True,
+            metric_for_best_model="recall@50",
+            metric_ks=KS,
+            logging_strategy="epoch",
+            report_to=[],
+            seed=seed,
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        return DistillationTrainer(
+            Distiller(model),
+            arguments,
+            self.data.train,
+            self.data.valid,
+            callbacks=[EarlyStoppingCallback(self.options.patience)],
+            optimizers=(optimizer, constant),
+        )
+
+
+if __name__ == "__main__":
+    main()
