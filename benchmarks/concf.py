@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
+from hetcomp_data import metrics_of_lists
 from journal import about
 from transformers import TrainerCallback
 
@@ -32,7 +33,6 @@ from seqkd.distiller import Distiller
 from seqkd.head_selection import best_head, consensus_topk, head_metrics
 from seqkd.interactions import load_interactions
 from seqkd.methods.concf import ConCF, ConCFMethodConfig
-from seqkd.metrics import ranks_from_topk, set_metrics
 from seqkd.models.concf import ConCFConfig, ConCFModel
 from seqkd.models.concf.configuration_concf import HEADS
 from seqkd.recommender import count_items
@@ -121,7 +121,9 @@ class Bench:
             "protocol": "random 60/20/20 of each user (seed 0), sets, full catalogue, masked",
             "head": best_head(model, self.parts["valid"], metric="recall@50"),
             "metrics": metrics,
-            "ensemble": {part: ensemble_metrics(model, rows) for part, rows in self.parts.items()},
+            "ensemble": {
+                part: metrics_of_lists(consensus_topk(model, rows, max(KS)), rows) for part, rows in self.parts.items()
+            },
             "weights": dict(zip(model.head_names, model.head_weights.tolist(), strict=True)),
             "best_epoch": best.epoch,
             "trace": {
@@ -188,17 +190,6 @@ class Best(TrainerCallback):
 
     def _copy(self) -> dict[str, torch.Tensor]:
         return {name: tensor.clone() for name, tensor in self.student.state_dict().items()}
-
-
-def ensemble_metrics(model: ConCFModel, rows: TargetSets) -> dict[str, float]:
-    """Of what the heads agree on, from its lists."""
-    query_ids = torch.from_numpy(rows.query_start.copy())
-    lists = consensus_topk(model, rows, max(KS))[query_ids].long()
-    targets, owner = rows.targets_of(query_ids)
-    ranks = ranks_from_topk(lists[owner], torch.from_numpy(targets)).numpy()
-    cells = (int(rows.sizes.max()) + 1, max(KS) + 1)
-    counts = np.bincount(rows.sizes[owner] * cells[1] + ranks, minlength=cells[0] * cells[1])
-    return set_metrics(torch.from_numpy(counts.reshape(cells)), KS)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from datasets import Dataset
+from torch import Tensor
 
 from seqkd.collators import SequenceDataset
 from seqkd.interactions import load_interactions
+from seqkd.metrics import ranks_from_topk, set_metrics
 from seqkd.split import Split
 from seqkd.splits import ratio_split
 from seqkd.target_sets import TargetSets
@@ -27,6 +30,7 @@ FILES = {
     "citeulike": Path("../shared/data/citeulike/derrd_split.parquet"),  # its column `split` is not read
     "ml100k": Path("../shared/data/ml_100k/interactions.parquet"),
 }
+KS = (10, 50)
 AT_LEAST = 5  # interactions of a user
 PROTOCOL = "random 60/20/20 of each user (seed 0), sets, full catalogue, masked"
 
@@ -58,3 +62,13 @@ class HetCompData:
             TargetSets(split.valid, items, users),
             TargetSets(split.test, items, users),
         )
+
+
+def metrics_of_lists(lists: Tensor, rows: TargetSets) -> dict[str, float]:
+    """Recall and NDCG of lists by query id `(N, k)`, best first, such as an ensemble has and no model."""
+    query_ids = torch.from_numpy(rows.query_start.copy())
+    targets, owner = rows.targets_of(query_ids)
+    ranks = ranks_from_topk(lists[query_ids].long()[owner], torch.from_numpy(targets)).numpy()
+    cells = (int(rows.sizes.max()) + 1, lists.shape[1] + 1)
+    counts = np.bincount(rows.sizes[owner] * cells[1] + ranks, minlength=cells[0] * cells[1])
+    return set_metrics(torch.from_numpy(counts.reshape(cells)), KS)

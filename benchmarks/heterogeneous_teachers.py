@@ -8,7 +8,8 @@ Kinds: MF, metric learning (CML), a deep network (NeuMF), a graph (LightGCN), a 
 autoencoder. Data and protocol are in hetcomp_data.py. A run ends when Recall@50 on validation has not risen for
 `--patience` evaluations, and its best moment counts. Results are appended to
 benchmarks/results/hetcomp/<data>_teachers.jsonl (of a search <data>_search.jsonl), what stands there is not run again;
-weights go to outputs/hetcomp/<data>/teachers/<kind>-<seed>.
+weights go to outputs/hetcomp/<data>/teachers/<kind>-<seed>, and what a teacher knew at four moments of its training to
+outputs/hetcomp/<data>/knowledge/<seed>/<kind>@0 to <kind>@3.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from hetcomp_data import FILES, PROTOCOL, HetCompData
+from hetcomp_data import FILES, KS, PROTOCOL, HetCompData
 from journal import about
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from seqkd.distiller import Distiller
 from seqkd.edges import edges_of
@@ -37,10 +39,11 @@ from seqkd.models.neumf import NeuMFConfig, NeuMFModel
 from seqkd.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 from seqkd.training_args import DistillationArguments
+from seqkd.trajectory import Trajectory
 from seqkd.user_recommender import UserRecommender
 
 RESULTS, OUTPUT = Path("benchmarks/results/hetcomp"), Path("outputs/hetcomp")
-KS, BATCH = (10, 50), 1024
+BATCH = 1024
 KINDS: dict[str, tuple[type, type]] = {
     "mf": (MFConfig, MFModel),
     "cml": (CMLConfig, CMLModel),
@@ -110,7 +113,10 @@ class Bench:
 
     def entries(self, file: str) -> list[dict[str, Any]]:
         """What is noted in `<data>_<file>.jsonl`."""
-        path = RESULTS / f"{self.options.data}_{file}.jsonl"
+        return self.entries_of(RESULTS / f"{self.options.data}_{file}.jsonl")
+
+    @staticmethod
+    def entries_of(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def best(self, kind: str) -> dict[str, Any]:
@@ -141,7 +147,10 @@ class Bench:
             return
         started = time.time()
         model = self.model(kind, settings, seed)
-        trainer = self.trainer(model, settings, seed, OUTPUT / self.options.data / "runs" / f"{file}-{kind}-{seed}")
+        told = OUTPUT / self.options.data / "knowledge" / str(seed)
+        moments = [Trajectory(self.data.split, told, kind, k=200)] if (file, label) == ("teachers", "") else []
+        runs = OUTPUT / self.options.data / "runs" / f"{file}-{kind}-{seed}"
+        trainer = self.trainer(Distiller(model), settings, seed, runs, moments)
         trainer.train()
         seconds = time.time() - started
         parts = {"valid": self.data.valid, "test": self.data.test}
@@ -173,18 +182,25 @@ class Bench:
             f"{self.options.data} {kind} {seed} {label}: {found}, {entry['epochs']} epochs, {seconds:.0f} s", flush=True
         )
 
-    def trainer(self, model: UserRecommender, settings: dict[str, Any], seed: int, folder: Path) -> DistillationTrainer:
+    def trainer(
+        self,
+        distiller: Distiller,
+        settings: dict[str, Any],
+        seed: int,
+        folder: Path,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> DistillationTrainer:
         """Adam with the decay in the gradient; the papers' losses are sums over the batch and ours means, so what is
         added to the gradient shrinks alike."""
         optimizer = torch.optim.Adam(
-            model.parameters(),
+            distiller.parameters(),
             lr=settings["learning_rate"],
             weight_decay=settings["decay"] / BATCH,
             eps=1e-8 / BATCH,
             fused=True,
         )
         constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-        epoch = -(-int(model.item_counts.sum()) // BATCH)  # steps
+        epoch = -(-int(distiller.student.item_counts.sum()) // BATCH)  # steps
         arguments = DistillationArguments(
             output_dir=str(folder),
             num_train_epochs=self.options.epochs,
@@ -206,11 +222,11 @@ class Bench:
             disable_tqdm=True,
         )
         return DistillationTrainer(
-            Distiller(model),
+            distiller,
             arguments,
             self.data.train,
             self.data.valid,
-            callbacks=[EarlyStoppingCallback(self.options.patience)],
+            callbacks=[EarlyStoppingCallback(self.options.patience), *callbacks],
             optimizers=(optimizer, constant),
         )
 
