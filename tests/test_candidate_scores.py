@@ -1,5 +1,6 @@
 import torch
 
+from seqkd import candidate_scores as module
 from seqkd.candidate_scores import candidate_scores
 
 
@@ -39,3 +40,12 @@ def test_no_candidates_and_mixed_precision():
     assert not queries.grad.any()
     candidate_scores(queries, items, torch.tensor([[1], [2]])).sum().backward()
     assert items.grad.dtype == torch.bfloat16 and items.grad.sum() == 6
+
+
+def test_the_size_of_a_part_changes_nothing(monkeypatch):
+    """Two queries at a time of five, and one at a time where not even one fits."""
+    queries, items, ids = tensors(repeat=True)
+    whole = candidate_scores(queries, items, ids)
+    for numbers in (2 * ids.shape[1] * items.shape[1], 1):
+        monkeypatch.setattr(module, "CPU_CHUNK", numbers)
+        assert torch.equal(candidate_scores(queries, items, ids), whole)

@@ -6,7 +6,7 @@ from math import log
 import pytest
 import torch
 
-from seqkd.relaxed_ranking import relaxed_ranking
+from seqkd.relaxed_ranking import _by_logs, _by_sums, relaxed_ranking
 
 from .methods.tiny_rankings import near, slow_relaxed_ranking, tensor
 
@@ -66,6 +66,28 @@ def test_large_scores_overflow_nothing():
         a.grad, torch.tensor([[-0.5, -1.0, -1.0]]), atol=1e-4, rtol=0
     )  # what stands too low is pushed, unclamped
     torch.testing.assert_close(z.grad, torch.tensor([[0.0, 2.5]]), atol=1e-4, rtol=0)
+
+
+def test_sums_and_logs_agree_where_sums_can_tell():
+    torch.manual_seed(0)
+    a, z = 20 * torch.randn(6, 5), 20 * torch.randn(6, 4)
+    empty = torch.rand(6, 5) < 0.3
+    a = a.masked_fill(empty, torch.finfo(a.dtype).min / 2)
+    for fast, slow in zip(_by_sums(a + 1e3, z + 1e3, empty), _by_logs(a + 1e3, z + 1e3, empty), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-3)  # float32 at 1,000 knows four decimals
+
+
+@pytest.mark.parametrize("gap", [60.0, 80.0, 100.0, 1e3])
+def test_one_row_far_apart_leaves_no_other_wrong(gap):
+    """Two items `gap` below everything that was ranked before them are still ranked against each other."""
+    a = torch.tensor([[gap, 0.0], [0.0, 0.0]], requires_grad=True)
+    z = torch.zeros(2, 1, requires_grad=True)
+    losses = relaxed_ranking(a, z)
+    assert losses.tolist() == pytest.approx([log(2), log(6)], rel=1e-5)
+    losses.sum().backward()
+    torch.testing.assert_close(a.grad, torch.tensor([[0.0, -1 / 2], [-2 / 3, -1 / 6]]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.grad, torch.tensor([[1 / 2], [5 / 6]]), atol=1e-5, rtol=0)
+    assert (_by_sums(a.detach(), z.detach(), torch.zeros(2, 2, dtype=torch.bool)) is None) == (gap > 70)
 
 
 def test_empty_places_are_not_there():

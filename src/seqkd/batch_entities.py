@@ -38,9 +38,10 @@ class Entities(NamedTuple):
     def taught(self, table: Tensor) -> Taught:
         """Beside the teacher's `table (rows, d)`; entities with a row of zeros, which say nothing, are left out."""
         dtype = torch.promote_types(self.vectors.dtype, torch.float32)
-        teacher = table[self.rows].to(dtype)
-        known = teacher.any(dim=1)
-        return Taught(self.rows[known], self.vectors[known].to(dtype), teacher[known], self.share[known].to(dtype))
+        teacher = table.index_select(0, self.rows).to(dtype)
+        every = Taught(self.rows, self.vectors.to(dtype), teacher, self.share.to(dtype))
+        known = teacher.abs().amax(dim=1).nonzero().squeeze(1)  # `any` takes several times as long
+        return every if len(known) == len(teacher) else Taught(*(part.index_select(0, known) for part in every))
 
 
 def distinct_queries(batch: Mapping[str, Tensor], output: RecommenderOutput, *, most: int | None = None) -> Entities:

@@ -10,16 +10,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .catalogue import PADDING
+from .losses import CHUNK, CPU_CHUNK
 
 
 class _CandidateScores(torch.autograd.Function):
-    """Backward as weighted sums of rows, sorted by item: the vectors of all candidates are never made again, and the
-    gradient of the table takes a third of the time of the one that a lookup has."""
+    """Forward in parts, so that the vectors of all candidates are never there at once, and backward as weighted sums of
+    rows, sorted by item, so that they are not made again: a third of the time that the gradient of a lookup takes."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, items: Tensor, item_ids: Tensor) -> Tensor:
         ctx.save_for_backward(queries, items, item_ids)
-        return (F.embedding(item_ids, items) * queries[:, None]).sum(dim=2)
+        scores = queries.new_empty(item_ids.shape)
+        numbers = CPU_CHUNK if queries.device.type == "cpu" else CHUNK  # of candidates' vectors made at a time
+        step = max(numbers // max(item_ids.shape[1] * items.shape[1], 1), 1)
+        for at in range(0, len(queries), step):
+            rows = slice(at, at + step)
+            torch.sum(F.embedding(item_ids[rows], items).mul_(queries[rows, None]), dim=2, out=scores[rows])
+        return scores
 
     @staticmethod
     @once_differentiable
@@ -28,14 +35,14 @@ class _CandidateScores(torch.autograd.Function):
         if not item_ids.numel():  # embedding_bag wants at least one
             return torch.zeros_like(queries), torch.zeros_like(items), None
         grad_queries = F.embedding_bag(item_ids, items, per_sample_weights=grad.contiguous(), mode="sum")
-        flat = item_ids.flatten()
+        flat = item_ids.flatten().int()  # a sort of half the width takes half the time
         order = flat.argsort()
         counts = flat.bincount(minlength=len(items))
         grad_items = F.embedding_bag(
             order // item_ids.shape[1],
             queries.contiguous(),
             counts.cumsum(0) - counts,
-            per_sample_weights=grad.flatten()[order],
+            per_sample_weights=grad.flatten().index_select(0, order),
             mode="sum",
         )
         grad_items[PADDING] = 0.0

@@ -109,8 +109,7 @@ class RankingLists(nn.Module):
                 "no lists are drawn yet. Train with DistillationTrainer, or in a loop of your own call "
                 "method.on_epoch_begin(Epoch(number, num_epochs, generator, positives)) when an epoch begins."
             )
-        interesting, uninteresting = self.drawn[teacher]
-        return Lists(interesting[rows].long(), uninteresting[rows].long())
+        return Lists(*(lists.index_select(0, rows).long() for lists in self.drawn[teacher]))
 
 
 def relaxed_ranking_of(scores: Tensor, lists: Lists) -> Tensor:

@@ -36,7 +36,8 @@ class DEConfig:
     # steps of an epoch, a user in as many as they have items: a sample still regresses most of them in every epoch.
     max_entities: int | None = None
     # Regress in one of so many steps, drawn at random, with a loss as many times larger. In the others the experts have
-    # no gradient, so the optimizer leaves their M (D + d)^2 / 2 weights alone, which on a CPU cost more than BPR.
+    # no gradient, so the optimizer leaves their M (D + d)^2 / 2 weights alone, which on a CPU cost more than BPR. The
+    # cheapest measured is max_entities=256, every=4, see benchmarks/method_cost.py.
     every: int = 1
 
     def __post_init__(self) -> None:
@@ -50,8 +51,8 @@ class DE(Method):
     """`(1/Q) (sum_u e_u + sum_i e_i)` with `e = ||t - sum_m z_m E_m(s)||^2`; the mean over teachers.
 
     Positive and negative items are sets of their own and weigh half each; without negatives, positives weigh 1. On the
-    GPU and while the temperature is high all M experts answer for every entity: memory is entities * M * (D + d) / 2
-    floats, 40 MB for 3,000 entities at the paper's widths 20 and 200.
+    GPU and while the temperature is high all M experts answer for every entity: memory is three times entities * M *
+    (D + d) / 2 floats, 130 MB for 2,900 entities at the paper's widths 20 and 200; once it is low, a tenth of that.
     """
 
     config_class = DEConfig

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..candidate_scores import candidate_scores
 from ..distinct import first_of_each, spread
 from ..errors import ConfigError
 from ..knowledge import Knowledge
@@ -57,9 +58,9 @@ class IRRRD(Method):
     """RRD of each query plus, the same for all queries, the item side's loss per distinct query of the batch.
 
     Knowledge: `query_topk`, exported with `filter_seen=True`, and `item_topk`. The student must have a vector for every
-    user (MF, LightGCN). Memory: as RRD, (I+1)(K_I+L_I) int32 for each teacher, and for n items n (K_I+L_I) D for the
-    vectors of their users: 65 MB on CiteULike with D=20, where 20,000 items are in the lists of a batch and the item
-    side costs many times the user side; `max_items=1000` estimates the same sum without bias from fewer.
+    user (MF, LightGCN). Memory: as RRD, (I+1)(K_I+L_I) int32 for each teacher, and a few times n (K_I+L_I) floats for n
+    items. On CiteULike 20,000 items are in the lists of a batch and the item side costs many times the user side;
+    `max_items=1000` estimates the same sum without bias from fewer.
     """
 
     config_class = IRRRDConfig
@@ -124,8 +125,10 @@ def distinct_items(lists: Lists, num_items: int) -> Tensor:
 
 def scores_of_users(student: UserRecommender, items: Tensor, users: Tensor) -> Tensor:
     """How each item `(n,)` scores for the users of its list `(n, K+L)`, `(n, K+L)`."""
-    vectors = student.user_embeddings(users.flatten()).unflatten(0, users.shape)  # (n, K+L, D)
-    return (vectors * student.item_embeddings(items)[:, None]).sum(dim=2) / student.config.temperature
+    every = torch.arange(student.config.num_users + 1, device=users.device)
+    return candidate_scores(
+        student.item_embeddings(items) / student.config.temperature, student.user_embeddings(every), users
+    )
 
 
 def who_have(positives: Positives, items: Tensor, users: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class RRD(Method):
     (see `spread`); where its pairs read different histories (FM and DeepFM on sets), the first of them stands for it,
     in each micro-batch anew.
 
-    Knowledge: `query_topk`, exported with `filter_seen=True`. Memory: N (K+L) int32 for each teacher, and Q (K+L) D
-    for the vectors of a batch's candidates.
+    Knowledge: `query_topk`, exported with `filter_seen=True`. Memory: N (K+L) int32 for each teacher, and a few times
+    Q (K+L) floats; where the student's items are no table (SASRec), also Q (K+L) D for the vectors of the candidates.
     """
 
     config_class = RRDConfig

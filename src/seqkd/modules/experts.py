@@ -83,7 +83,7 @@ class Experts(nn.Module):
 
     def errors(self, student: Tensor, teacher: Tensor, noise: Tensor | None = None) -> Tensor:
         """`||t - sum_m z_m E_m(s)||^2`, `(n,)`."""
-        return (teacher - self(student, teacher, noise)).square().sum(dim=1)
+        return (self(student, teacher, noise) - teacher).square().sum(dim=1)
 
 
 def annealed(epoch: int, num_epochs: int, end: float = 1e-10) -> float:
