@@ -49,7 +49,7 @@ WEIGHTS = {"de": 0.01, "rrd": 0.85e-3, "ftd": 8.0, "htd": 1e-3, "ir_rrd": 0.85e-
 SETTINGS: dict[str, dict[str, Any]] = {"de": {"anneal_epochs": 100}}
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mf"], choices=["mf", "lightgcn"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -67,7 +67,11 @@ def main() -> None:
     parser.add_argument("--teacher_epochs", type=int, default=100)
     parser.add_argument("--learning_rate", type=float, default=None)
     parser.add_argument("--decay", type=float, default=None)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     torch.set_num_threads(1)
     settings = {
         **SETTINGS,

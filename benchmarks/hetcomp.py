@@ -50,7 +50,7 @@ GRID: dict[str, dict[str, list[float]]] = {
     "rrd": {"weight": [1e-3, 1e-2, 1e-1], "decay": [1e-3, 1e-2]},
     "dcd": {"weight": [1e-3, 1e-2, 1e-1], "decay": [1e-3, 1e-2]},
     "full_ce": {"weight": [0.1, 1.0, 10.0], "decay": [1e-3, 1e-2]},
-    "hetcomp": {"weight": [0.85, 8.5], "decay": [1e-3, 1e-2, 1e-1]},
+    "hetcomp": {"weight": [0.75, 7.5], "decay": [1e-3, 1e-2, 1e-1]},
 }
 CATALOGUE = ("full_ce", "hetcomp")  # these score the whole catalogue
 

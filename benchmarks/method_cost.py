@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from citeulike import SETTINGS, WEIGHTS, Bench
+from citeulike import SETTINGS, WEIGHTS, Bench, parser
 from journal import about
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
@@ -45,9 +45,11 @@ class Run(NamedTuple):
 RUNS = {
     "student alone": Run(),
     "rrd": Run("rrd"),
+    "rrd, 128 queries": Run("rrd", {"max_queries": 128}),
     "ir_rrd": Run("ir_rrd", part=0.3),
     "ir_rrd, 2,000 items": Run("ir_rrd", {"max_items": 2000}),
     "ir_rrd, 1,000 items": Run("ir_rrd", {"max_items": 1000}),
+    "ir_rrd, 128 queries, 256 items": Run("ir_rrd", {"max_queries": 128, "max_items": 256}),
     "de, first epoch": Run("de", part=0.1),
     "de": Run("de", epoch=40, part=0.3),
     "de, 256 entities": Run("de", {"max_entities": 256}, 40),
@@ -55,14 +57,15 @@ RUNS = {
     "de, 256 entities, every 2nd step": Run("de", {"max_entities": 256, "every": 2}, 40),
     "de, 256 entities, every 4th step": Run("de", {"max_entities": 256, "every": 4}, 40),
     "de, 256 entities, every 4th step, first epoch": Run("de", {"max_entities": 256, "every": 4}),
-    "phr": Run("phr", part=0.1),
-    "phr, 256 entities": Run("phr", {"max_entities": 256}, part=0.2),
+    "phr": Run("phr", part=0.08),
+    "phr, 256 entities": Run("phr", {"max_entities": 256}, part=0.1),
     "ftd": Run("ftd"),
     "htd, first epoch": Run("htd", part=0.1),
     "htd": Run("htd", epoch=40, part=0.2),
     "htd, 256 entities": Run("htd", {"max_entities": 256}, 40, part=0.3),
     "rcekd": Run("rcekd", part=0.2),
     "full_ce": Run("full_ce", part=0.2),
+    "full_ce, 64 queries": Run("full_ce", {"max_queries": 64}),
     "full_ce, catalogue": Run("full_ce", {"candidates": "catalogue"}, part=0.1),
 }
 
@@ -103,8 +106,7 @@ class Costs(Bench):
     """Seconds and memory of runs of the benchmark's student on its first teacher."""
 
     def __init__(self, folder: str) -> None:
-        same = {"student": {}, "label_weight": 1.0, "batch": 1024, "epochs": 100, "learning_rate": 1e-3, "decay": None}
-        super().__init__(argparse.Namespace(**same), SETTINGS)
+        super().__init__(parser().parse_args([]), SETTINGS)
         self.folder, self.teacher = folder, self.knowledge("mf", 0)
 
     def trainer_of(self, run: Run) -> DistillationTrainer:
@@ -113,7 +115,7 @@ class Costs(Bench):
         methods = {name: METHODS[name](METHODS[name].config_class(**settings)) for name in names}
         weights, knowledge = {name: WEIGHTS.get(name, 1.0) for name in names}, {"teacher": self.teacher}
         distiller = Distiller(self.model("mf", "student", 0), methods, weights, knowledge if names else {})
-        trainer = self.trainer(distiller, "mf", "method_cost", 0)
+        trainer = self.trainer(distiller, "mf", "method_cost", 0, self.options.epochs)
         trainer.args.output_dir, trainer.args.eval_strategy = self.folder, "no"
         return trainer
 
@@ -164,11 +166,11 @@ def sizes(profiled: profile) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runs", nargs="*", default=[*RUNS], choices=[*RUNS])
-    parser.add_argument("--out", default="benchmarks/results/method_cost.json")
-    options = parser.parse_args()
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--runs", nargs="*", default=[*RUNS], choices=[*RUNS])
+    arguments.add_argument("--out", default="benchmarks/results/method_cost.json")
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     started, runs = time.time(), {name: RUNS[name] for name in dict.fromkeys(["student alone", *options.runs])}
     clocks: dict[str, list[list[float]]] = {name: [] for name in runs}

@@ -1,7 +1,7 @@
 import torch
 
 from seqkd import candidate_scores as module
-from seqkd.candidate_scores import candidate_scores
+from seqkd.candidate_scores import ascending, candidate_scores
 
 
 def tensors(repeat):
@@ -49,3 +49,10 @@ def test_the_size_of_a_part_changes_nothing(monkeypatch):
     for numbers in (2 * ids.shape[1] * items.shape[1], 1):
         monkeypatch.setattr(module, "CPU_CHUNK", numbers)
         assert torch.equal(candidate_scores(queries, items, ids), whole)
+
+
+def test_order_of_ids_of_any_size():
+    assert ascending(torch.tensor([70000, 3, 65539, 3, 1])).tolist() == [4, 1, 3, 2, 0]  # 65539 is 3 in its lower half
+    ids = torch.randint(0, 2**32, (5000,), generator=torch.Generator().manual_seed(0)).repeat(2)
+    assert torch.equal(ascending(ids), ids.argsort(stable=True))
+    assert ascending(ids[:0]).tolist() == []

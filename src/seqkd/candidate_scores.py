@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,8 +36,8 @@ class _CandidateScores(torch.autograd.Function):
         if not item_ids.numel():  # embedding_bag wants at least one
             return torch.zeros_like(queries), torch.zeros_like(items), None
         grad_queries = F.embedding_bag(item_ids, items, per_sample_weights=grad.contiguous(), mode="sum")
-        flat = item_ids.flatten().int()  # a sort of half the width takes half the time
-        order = flat.argsort()
+        flat = item_ids.flatten()
+        order = ascending(flat)
         counts = flat.bincount(minlength=len(items))
         grad_items = F.embedding_bag(
             order // item_ids.shape[1],
@@ -47,6 +48,21 @@ class _CandidateScores(torch.autograd.Function):
         )
         grad_items[PADDING] = 0.0
         return grad_queries, grad_items, None
+
+
+def ascending(ids: Tensor) -> Tensor:
+    """Where ids `(n,)` of 0 to 2^32 - 1 stand in ascending order, equal ones as they come.
+
+    On the CPU by numpy's radix sort of 16 bits at a time, up to 7 times as fast as torch's.
+    """
+    if ids.device.type != "cpu":
+        return ids.argsort(stable=True)
+    keys = ids.numpy()
+    order = keys.astype(np.uint16).argsort(kind="stable")  # the lower half
+    high = keys >> 16
+    if high.any():
+        order = order[high[order].astype(np.uint16).argsort(kind="stable")]
+    return torch.from_numpy(order)
 
 
 def candidate_scores(queries: Tensor, items: Tensor, item_ids: Tensor) -> Tensor:

@@ -29,12 +29,17 @@ class RankingListsConfig:
     temperature: float = 10.0  # T, of the position weights exp(-(r + 1) / T)
     list_length: int = 500  # places of the teacher's list that are read; what stands there is never uninteresting
     refresh: int = 1  # epochs between two drawings
+    # Distinct queries of a batch that are taught, at most so many, drawn; None takes all. Unbiased. A user comes as
+    # often in an epoch as they have items, so that of half or a quarter most are still taught once or more.
+    max_queries: int | None = None
 
     def __post_init__(self) -> None:
         if self.sampling not in ("top", "position"):
             raise ConfigError(f"sampling must be 'top' or 'position', got {self.sampling!r}.")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be above 0, got {self.temperature}.")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ConfigError(f"max_queries must be at least 1, got {self.max_queries}.")
         for name in ("interesting", "uninteresting", "list_length", "refresh"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")

@@ -11,6 +11,7 @@ import torch
 
 from seqkd import multi_head
 from seqkd.distiller import Distiller
+from seqkd.distinct import first_of_each
 from seqkd.errors import ConfigError
 from seqkd.head_consensus import HeadConsensusConfig, head_consensus
 from seqkd.head_selection import best_head, consensus_topk, head_metrics
@@ -78,7 +79,8 @@ def golden_run(golden, monkeypatch):
 def test_golden_consensus_losses(golden_run):
     distiller, batch, case = golden_run
     model, method = distiller.student, distiller.methods["concf"]
-    losses = torch.stack(method.consensus_losses(model, batch, model(batch["user_ids"])))  # (h, 3)
+    rows = first_of_each(batch["query_ids"])
+    losses = torch.stack(method.consensus_losses(model, batch, model(batch["user_ids"]), rows))  # (h, 3)
     weighted = model.head_weights.clamp(0.5, 2.0) * losses.sum(dim=1)
     near(weighted[:5], case["expected"]["CL_losses_ABCDE_with_clipped_weights"])
     assert weighted[5] == 0
@@ -189,7 +191,9 @@ def test_the_balance_against_second_derivatives(split, monkeypatch):
     monkeypatch.setattr(modeling_concf, "multinomial", clamped_multinomial)
     weights = student.head_weights.clone().requires_grad_()
     output = student(batch["user_ids"])
-    consensus = torch.stack(method.consensus_losses(student, batch, output)).mean(dim=1)
+    consensus = torch.stack(method.consensus_losses(student, batch, output, first_of_each(batch["query_ids"]))).mean(
+        dim=1
+    )
     own = torch.stack(student.head_losses(output, batch["targets"], batch["negatives"]))
     objectives = weights * own + 0.3 * weights.clamp(0.5, 2.0) * consensus
     torch.testing.assert_close(told["L"], objectives.detach())

@@ -77,9 +77,10 @@ def test_both_sides_are_the_paper_s_sums_per_distinct_query():
     assert losses_of(distiller, batch).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_sample_of_items_is_unbiased():
+@pytest.mark.parametrize("sample", [{"max_items": 3}, {"max_queries": 1}, {"max_items": 3, "max_queries": 2}])
+def test_a_sample_is_unbiased(sample):
     split = set_split()
-    whole, part = distiller_of(split), distiller_of(split, max_items=3)
+    whole, part = distiller_of(split), distiller_of(split, **sample)
     for distiller in (whole, part):
         begin(distiller.methods["ir_rrd"], split)
     batch = batch_of(split, [0, 30, 60], whole)

@@ -47,6 +47,18 @@ def test_each_distinct_query_costs_what_the_paper_says():
     assert losses.mean().item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
 
 
+def test_a_sample_of_queries_is_unbiased():
+    split = set_split()
+    whole, part = distiller_of(split), distiller_of(split, max_queries=1)
+    for distiller in (whole, part):
+        begin(distiller.methods["rrd"], split)
+    batch = batch_of(split, [0, 1, 30, 60], whole)  # three users, the first twice
+    each = {losses_of(whole, batch_of(split, [pair], whole)).item() for pair in (0, 30, 60)}
+    found = {round(losses_of(part, batch).mean().item(), 4) for _ in range(60)}
+    assert found == {round(loss, 4) for loss in each}
+    assert losses_of(whole, batch).mean().item() == pytest.approx(sum(each) / 3)
+
+
 def test_gradient_reaches_the_ranked_and_nobody_else():
     split = set_split()
     distiller = distiller_of(split)

@@ -95,7 +95,7 @@ class CD(Method):
         queries, query_ids = output.query_embeddings[first], batch["query_ids"][first]
         drawn = [Labelled(*self.lists.of(teacher, query_ids)) for teacher in knowledge]
         losses = [soft_bce(student.score(queries, said.items.long()), said) for said in drawn]
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)
 
 
 def label(rankings: Rankings, generator: Generator, config: CDConfig) -> Labelled:

@@ -140,28 +140,30 @@ class ConCF(Method):
     ) -> Tensor:
         several, said = cast(MultiHeadRecommender, student), cast(MultiHeadOutput, output)
         weights = several.head_weights.clone()
-        consensus = self.consensus_losses(several, batch, said)  # h x (n,)
+        rows = first_of_each(batch["query_ids"])  # (n,)
+        consensus = self.consensus_losses(several, batch, said, rows)  # h x (n,)
         if self.training and self.config.balanced and len(batch["targets"]):
             self.rebalance(several, said, [losses.mean() for losses in consensus])
         self.statistics = {
             name: weight.expand(len(batch["targets"])) for name, weight in zip(several.head_names, weights, strict=True)
         }
-        return spread(self.config.alpha * (weights.clamp(*CLIP)[:, None] * torch.stack(consensus)).sum(dim=0), batch)
+        taught = (weights.clamp(*CLIP)[:, None] * torch.stack(consensus)).sum(dim=0)
+        return spread(self.config.alpha * taught, rows, batch)
 
     def consensus_losses(
-        self, student: MultiHeadRecommender, batch: Mapping[str, Tensor], output: MultiHeadOutput
+        self, student: MultiHeadRecommender, batch: Mapping[str, Tensor], output: MultiHeadOutput, rows: Tensor
     ) -> list[Tensor]:
-        """What it costs each head to rank as the consensus, for each distinct query: h x `(n,)`; 0 before the start."""
+        """What it costs each head to rank as the consensus, for the queries `rows (n,)` of the batch: h x `(n,)`; 0
+        before the start."""
         if self.taught is None:
             raise ConfigError(
                 "no epoch has begun yet. Train with DistillationTrainer, or in a loop of your own call "
                 "method.on_epoch_begin(Epoch(...)) when an epoch begins."
             )
-        first = first_of_each(batch["query_ids"])
-        silent = torch.zeros(len(first), dtype=output.query_embeddings.dtype, device=first.device)
+        silent = torch.zeros(len(rows), dtype=output.query_embeddings.dtype, device=rows.device)
         if not self.taught:
             return [silent] * len(student.head_names)
-        listed = self.lists[batch["user_ids"][first]].long()
+        listed = self.lists[batch["user_ids"][rows]].long()
         lists = Lists(*listed.split([self.config.interesting, self.config.uninteresting], dim=1))
         candidates = Candidates.of(listed)
         losses = []
@@ -169,7 +171,7 @@ class ConCF(Method):
             if head in self.config.untaught:
                 losses.append(silent)
                 continue
-            scores = student.head_scores(head, queries[first], candidates)
+            scores = student.head_scores(head, queries[rows], candidates)
             losses.append(relaxed_ranking_of(student.ranking_scale(head) * scores, lists))
         return losses
 

@@ -93,7 +93,7 @@ class DCD(Method):
         queries, query_ids = output.query_embeddings[first], batch["query_ids"][first]
         drawn = [Lists(*(part.long() for part in self.lists.of(teacher, query_ids))) for teacher in knowledge]
         losses = [relaxed_ranking_of(student.score(queries, lists.both), lists) for lists in drawn]
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)
 
 
 def dual_correction(rankings: Rankings, generator: Generator, config: DCDConfig) -> Lists:

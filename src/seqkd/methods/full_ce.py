@@ -75,17 +75,14 @@ class FullCE(Method):
         if self.config.candidates == "top" and tau == 1 and most is None:
             items, probs = top_probs(tables, tau)
             return SoftLabels(items, probs * share_of_each(batch)[:, None])
-        first = first_of_each(batch["query_ids"])
-        drawn = first if most is None else first[torch.randperm(len(first), device=first.device)[:most]]
+        drawn = first_of_each(batch["query_ids"], most)
         queries = output.query_embeddings[drawn]
         if self.config.candidates == "top":
             items, probs = top_probs([{name: rows[drawn] for name, rows in table.items()} for table in tables], tau)
             losses = -(probs * student.catalogue_log_probs(queries / tau, items)).sum(dim=1)
         else:
             losses = self.on_catalogue(student, queries, drawn, tables)
-        # by place in the batch: a query that was not drawn costs nothing, the others stand for it
-        placed = losses.new_zeros(len(batch["query_ids"])).index_put((drawn,), losses * (len(first) / len(drawn)))
-        return spread(placed[first], batch)
+        return spread(losses, drawn, batch)
 
     def on_catalogue(
         self, student: RecommenderModel, queries: Tensor, drawn: Tensor, tables: list[Mapping[str, Tensor]]

@@ -93,19 +93,21 @@ class IRRRD(Method):
         output: RecommenderOutput,
         knowledge: Mapping[str, Mapping[str, Tensor]],
     ) -> Tensor:
-        first = first_of_each(batch["query_ids"])
-        queries, query_ids = output.query_embeddings[first], batch["query_ids"][first]
+        query_ids, most = batch["query_ids"], self.config.max_queries
+        asked = first_of_each(query_ids)
+        rows = asked if most is None else first_of_each(query_ids, most)
         losses = []
         for teacher in knowledge:
-            lists = self.lists.of(teacher, query_ids)
-            user_side = relaxed_ranking_of(student.score(queries, lists.both), lists)  # (n,)
-            items, scale = self.sample(distinct_items(lists, student.config.num_items))
+            everyone = self.lists.of(teacher, query_ids[asked])
+            lists = everyone if most is None else self.lists.of(teacher, query_ids[rows])
+            user_side = relaxed_ranking_of(student.score(output.query_embeddings[rows], lists.both), lists)  # (n,)
+            items, scale = self.sample(distinct_items(everyone, student.config.num_items))
             users = self.item_lists.of(teacher, items)
             item_side = relaxed_ranking_of(
                 scores_of_users(cast(UserRecommender, student), items, users.both), users
             )  # (m,)
-            losses.append(user_side + self.config.item_weight * scale * item_side.sum() / len(queries))
-        return spread(torch.stack(losses).mean(dim=0), batch)
+            losses.append(user_side + self.config.item_weight * scale * item_side.sum() / len(asked))
+        return spread(torch.stack(losses).mean(dim=0), rows, batch)
 
     def sample(self, items: Tensor) -> tuple[Tensor, float]:
         """At most `max_items` of the items `(n,)`, and how many items each stands for."""

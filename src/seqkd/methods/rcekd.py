@@ -106,7 +106,7 @@ class RCEKD(Method):
             taught = teacher_scores(tables["query_embeddings"][first], tables["item_embeddings"], items)
             ours, theirs = (Parts(*scores.split(widths, dim=1)) for scores in (student.score(queries, items), taught))
             losses.append(rejuvenated(parts, ours, theirs, config))
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)
 
     @torch.no_grad()
     def rank(self, student: RecommenderModel, queries: Tensor, query_ids: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class RD(Method):
                 ranks = estimated_ranks(top.detach(), sampled.detach(), lists, student.config.num_items)
                 weights = weights * discrepancy_weights(ranks, self.config.discrepancy)
             losses.append(weighted_positives(top, weights.masked_fill(lists.interesting == 0, 0.0)))
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)
 
 
 def position_weights(top: Tensor, temperature: float) -> Tensor:

@@ -65,8 +65,8 @@ class RRD(Method):
         output: RecommenderOutput,
         knowledge: Mapping[str, Mapping[str, Tensor]],
     ) -> Tensor:
-        first = first_of_each(batch["query_ids"])
+        first = first_of_each(batch["query_ids"], self.config.max_queries)
         queries, query_ids = output.query_embeddings[first], batch["query_ids"][first]
         drawn = [self.lists.of(teacher, query_ids) for teacher in knowledge]
         losses = [relaxed_ranking_of(student.score(queries, lists.both), lists) for lists in drawn]
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)

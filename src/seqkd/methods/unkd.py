@@ -79,7 +79,7 @@ class UnKD(Method):
             better, worse = draw_pairs(ranking, self.group_of, config.groups, config.pairs, config.sampling_temperature)
             higher, lower = student.score(queries, torch.cat([better, worse], dim=1)).chunk(2, dim=1)
             losses.append(pairwise(higher, lower, better == 0))
-        return spread(torch.stack(losses).mean(dim=0), batch)
+        return spread(torch.stack(losses).mean(dim=0), first, batch)
 
 
 def popularity_groups(item_counts: Tensor, groups: int) -> Tensor:
