@@ -22,11 +22,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
+from seqkd import RecommenderModel, SASRecConfig, SASRecModel, UniSRecForPretraining, UniSRecModel, rank_targets
 from seqkd.config import TeacherConfig, read_experiment
-from seqkd.cost import measure_cost
-from seqkd.evaluation import rank_targets
-from seqkd.models.sasrec import SASRecConfig, SASRecModel
-from seqkd.models.unisrec import UniSRecForPretraining, UniSRecModel
+from seqkd.evaluation.cost import measure_cost
+from seqkd.evaluation.results import Result
 from seqkd.pipeline import (
     Domain,
     distil,
@@ -37,8 +36,6 @@ from seqkd.pipeline import (
     train_alone,
     train_teacher,
 )
-from seqkd.recommender import RecommenderModel
-from seqkd.results import Result
 
 CONFIG = "configs/ckd_mdsr/sasrec_amazon.yaml"
 FOLDER = Path("benchmarks/results/amazon")

@@ -15,12 +15,12 @@ from statistics import fmean
 import torch
 from transformers import AutoModel
 
+from seqkd import leave_one_out, load_markets
 from seqkd.config import read_experiment
-from seqkd.cost import measure_cost
-from seqkd.figure import figure
-from seqkd.report import relative_gain, table
-from seqkd.results import Result, Spread, Summary, summarise
-from seqkd.splits import leave_one_out, load_markets
+from seqkd.evaluation.cost import measure_cost
+from seqkd.evaluation.report import relative_gain, table
+from seqkd.evaluation.results import Result, Spread, Summary, summarise
+from seqkd.figures.cost import cost_figure
 
 FOLDER = Path("benchmarks/results/amazon")
 METRIC = "ndcg@10"
@@ -58,7 +58,7 @@ def main() -> None:
     chosen = "; ".join(f"{domain}: {name}" for domain, name in baselines.items())
     text = f"Chosen on valid: {best}. Baselines: {chosen}.\n\n{table(shown)}\n{ablation_table(by_variant)}"
     (FOLDER / "tables.md").write_text(text, encoding="utf-8")
-    figure([r for r in shown if r.history == "masked"], FOLDER / "accuracy_against_cost.png")
+    cost_figure([r for r in shown if r.history == "masked"], FOLDER / "accuracy_against_cost.png")
     print(text)
 
 

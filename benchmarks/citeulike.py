@@ -21,19 +21,24 @@ from typing import Any
 import torch
 from journal import about
 
-from seqkd.collators import SequenceDataset
-from seqkd.distiller import Distiller
-from seqkd.export import export
-from seqkd.interactions import load_interactions
-from seqkd.knowledge import Knowledge
+from seqkd import (
+    DistillationArguments,
+    DistillationTrainer,
+    Distiller,
+    Knowledge,
+    LightGCNConfig,
+    LightGCNModel,
+    MFConfig,
+    MFModel,
+    SequenceDataset,
+    count_items,
+    edges_of,
+    export,
+    load_interactions,
+    preset,
+)
 from seqkd.methods import METHODS
-from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of
-from seqkd.models.mf import MFConfig, MFModel
-from seqkd.recommender import count_items
-from seqkd.splits import preset
-from seqkd.trainer import DistillationTrainer
-from seqkd.training_args import DistillationArguments
-from seqkd.user_recommender import UserRecommender
+from seqkd.recommenders.user_recommender import UserRecommender
 
 DATA = "../shared/data/citeulike/topology_split.parquet"
 FOLDER, OUTPUT = Path("benchmarks/results/citeulike"), Path("outputs/citeulike")
@@ -64,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--file", default="", help="<model>_<file>.jsonl instead of <model>.jsonl")
     parser.add_argument("--label", default="", help="appended to the name of the run, for a variant of it")
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument(
+        "--teachers", nargs="*", default=[], choices=["mf", "lightgcn"], help="default: of the same kind"
+    )
     parser.add_argument("--teacher_epochs", type=int, default=100)
     parser.add_argument("--learning_rate", type=float, default=None)
     parser.add_argument("--decay", type=float, default=None)
@@ -139,7 +147,8 @@ class Bench:
         student = self.model(kind, "teacher" if run == "teacher" else "student", seed)
         used = {name: self.settings.get(name, {}) for name in weights}
         methods = {name: METHODS[name](METHODS[name].config_class(**settings)) for name, settings in used.items()}
-        knowledge = {"teacher": self.knowledge(kind, seed)} if methods else {}
+        teachers = (options.teachers or [kind]) if methods else []
+        knowledge = {teacher: self.knowledge(teacher, seed) for teacher in teachers}
         distiller = Distiller(student, methods, weights, knowledge, options.label_weight if methods else 1.0)
         epochs = options.teacher_epochs if run == "teacher" else options.epochs
         trainer = self.trainer(distiller, kind, f"{kind}-{label}-{seed}", seed, epochs)
@@ -158,6 +167,7 @@ class Bench:
             "seed": seed,
             "width": student.config.hidden_size,
             "weights": weights,
+            "teachers": teachers,
             "settings": used,
             "student": {} if run == "teacher" else options.student,
             "label_weight": options.label_weight if methods else 1.0,

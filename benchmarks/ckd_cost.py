@@ -30,13 +30,13 @@ from seqkd import (
     SASRecConfig,
     SASRecModel,
     SequenceDataset,
+    common_lists,
     count_items,
+    export,
     labels_of,
     leave_one_out,
     load_interactions,
 )
-from seqkd.common_lists import common_lists
-from seqkd.export import export
 
 
 class Clock(TrainerCallback):

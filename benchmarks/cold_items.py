@@ -3,10 +3,10 @@
     python benchmarks/cold_items.py --domain amazon_scientific --seeds 0 1 2
     python benchmarks/cold_items.py --domain amazon_office --seeds 0 1 2
 
-A tenth of the items is hidden (`seqkd.cold_items`; other items for every seed). Two teachers, inductive and
+A tenth of the items is hidden (`seqkd.data.cold_items`; other items for every seed). Two teachers, inductive and
 transductive UniSRec, a student alone and one distilled from each teacher are trained on the rest, each with its best
 epoch on valid. Then the hidden items are added: teachers read their text, students start them at the mean row, or
-project them from a teacher's space or from the text vectors themselves (`seqkd.item_projection`).
+project them from a teacher's space or from the text vectors themselves (`seqkd.models.sasrec.item_projection`).
 
 `cold` are the hidden test targets, ranked among all items; `warm_before` and `warm_after` the other test queries,
 without and with the new items beside them. A seed is written to benchmarks/results/cold_items/<domain>.jsonl when it is
@@ -31,16 +31,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from seqkd.cold_items import HiddenItems, hide_items
-from seqkd.collators import QueryCollator, SequenceDataset
+from seqkd import (
+    RecommenderModel,
+    SASRecModel,
+    SequenceDataset,
+    count_items,
+    fit_item_projection,
+    hide_items,
+    rank_targets,
+)
+from seqkd.batches.collators import QueryCollator
 from seqkd.config import Experiment, TeacherConfig, read_experiment
-from seqkd.evaluation import rank_targets
-from seqkd.item_projection import fit_item_projection
-from seqkd.metrics import ranking_metrics, ranks_from_scores
-from seqkd.models.sasrec import SASRecModel
+from seqkd.data.cold_items import HiddenItems
+from seqkd.evaluation.metrics import ranking_metrics, ranks_from_scores
 from seqkd.pipeline import Domain, distil, load_domains, teach, train_alone, train_teacher
 from seqkd.pipeline.domains import text_features
-from seqkd.recommender import RecommenderModel, count_items
 
 FOLDER = Path("benchmarks/results/cold_items")
 Growth = Callable[[RecommenderModel], dict | None]  # adds the hidden items; may say more about how

@@ -28,18 +28,23 @@ from hetcomp_data import metrics_of_lists
 from journal import about
 from transformers import TrainerCallback
 
-from seqkd.collators import SequenceDataset
-from seqkd.distiller import Distiller
-from seqkd.head_selection import best_head, consensus_topk, head_metrics
-from seqkd.interactions import load_interactions
-from seqkd.methods.concf import ConCF, ConCFMethodConfig
-from seqkd.models.concf import ConCFConfig, ConCFModel
+from seqkd import (
+    ConCF,
+    ConCFConfig,
+    ConCFMethodConfig,
+    ConCFModel,
+    DistillationArguments,
+    DistillationTrainer,
+    Distiller,
+    SequenceDataset,
+    TargetSets,
+    best_head,
+    count_items,
+    load_interactions,
+    ratio_split,
+)
+from seqkd.evaluation.head_selection import consensus_topk, head_metrics
 from seqkd.models.concf.configuration_concf import HEADS
-from seqkd.recommender import count_items
-from seqkd.splits import ratio_split
-from seqkd.target_sets import TargetSets
-from seqkd.trainer import DistillationTrainer
-from seqkd.training_args import DistillationArguments
 
 DATA = "../shared/data/citeulike/derrd_split.parquet"  # its column `split` is not read
 FOLDER, OUTPUT = Path("benchmarks/results/concf"), Path("outputs/concf")

@@ -25,13 +25,10 @@ from hetcomp_data import FILES, KS, PROTOCOL, metrics_of_lists
 from heterogeneous_teachers import KINDS, OUTPUT, RESULTS, Bench
 from journal import about
 
-from seqkd.distiller import Distiller
-from seqkd.ensemble import consensus, rank_consensus
-from seqkd.evaluation import rank_targets
-from seqkd.interview import best_items
-from seqkd.knowledge import Knowledge
+from seqkd import Distiller, Knowledge, load_trajectories, rank_consensus, rank_targets
+from seqkd.knowledge.ensemble import consensus
+from seqkd.knowledge.interview import best_items
 from seqkd.methods import METHODS
-from seqkd.trajectory import load_trajectories
 
 TRAINING = {"learning_rate": 1e-3, "decay": 1e-3, "every": 10}
 RANKING = {"list_length": 100}  # of the consensus

@@ -19,12 +19,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from seqkd.collators import SequenceDataset
-from seqkd.interactions import load_interactions
-from seqkd.metrics import ranks_from_topk, set_metrics
-from seqkd.split import Split
-from seqkd.splits import ratio_split
-from seqkd.target_sets import TargetSets
+from seqkd import SequenceDataset, Split, TargetSets, load_interactions, ratio_split
+from seqkd.evaluation.metrics import ranks_from_topk, set_metrics
 
 FILES = {
     "citeulike": Path("../shared/data/citeulike/derrd_split.parquet"),  # its column `split` is not read

@@ -27,20 +27,28 @@ from hetcomp_data import FILES, KS, PROTOCOL, HetCompData
 from journal import about
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from seqkd.distiller import Distiller
-from seqkd.edges import edges_of
-from seqkd.evaluation import rank_targets
-from seqkd.models.cml import CMLConfig, CMLModel
-from seqkd.models.itemae import ItemAEConfig, ItemAEModel
-from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel
-from seqkd.models.mf import MFConfig, MFModel
-from seqkd.models.multvae import MultVAEConfig, MultVAEModel
-from seqkd.models.neumf import NeuMFConfig, NeuMFModel
-from seqkd.recommender import count_items
-from seqkd.trainer import DistillationTrainer
-from seqkd.training_args import DistillationArguments
-from seqkd.trajectory import Trajectory
-from seqkd.user_recommender import UserRecommender
+from seqkd import (
+    CMLConfig,
+    CMLModel,
+    DistillationArguments,
+    DistillationTrainer,
+    Distiller,
+    ItemAEConfig,
+    ItemAEModel,
+    LightGCNConfig,
+    LightGCNModel,
+    MFConfig,
+    MFModel,
+    MultVAEConfig,
+    MultVAEModel,
+    NeuMFConfig,
+    NeuMFModel,
+    Trajectory,
+    count_items,
+    edges_of,
+    rank_targets,
+)
+from seqkd.recommenders.user_recommender import UserRecommender
 
 RESULTS, OUTPUT = Path("benchmarks/results/hetcomp"), Path("outputs/hetcomp")
 BATCH = 1024

@@ -10,12 +10,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from seqkd.cost import measure_cost
-from seqkd.evaluation import rank_targets
+from seqkd import RecommenderModel, count_items, rank_targets
+from seqkd.evaluation.cost import measure_cost
+from seqkd.evaluation.results import Result
+from seqkd.evaluation.slices import slices
 from seqkd.pipeline import Domain, histories_of, users_of
-from seqkd.recommender import RecommenderModel, count_items
-from seqkd.results import Result
-from seqkd.slices import slices
 
 
 class Journal:

@@ -43,9 +43,8 @@ def measure(loss_type: str, items: int, seed: int) -> dict:
     import numpy as np  # the parent process stays small: it must not lend its own peak to its children
     import torch
 
-    from seqkd.collators import Sequence
-    from seqkd.distiller import Distiller
-    from seqkd.models.sasrec import SASRecConfig, SASRecModel
+    from seqkd import Distiller, SASRecConfig, SASRecModel
+    from seqkd.batches.collators import Sequence
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)

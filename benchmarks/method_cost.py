@@ -27,10 +27,9 @@ from journal import about
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
-from seqkd.distiller import Distiller
+from seqkd import DistillationTrainer, Distiller
 from seqkd.methods import METHODS
 from seqkd.modules.experts import Experts, annealed
-from seqkd.trainer import DistillationTrainer
 
 MB, WARM = 1e6, 5
 

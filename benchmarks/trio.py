@@ -20,10 +20,8 @@ import torch
 from journal import Journal
 from scientific_images import with_images
 
-from seqkd.common_lists import common_lists, labels_of
+from seqkd import Knowledge, common_lists, export, labels_of
 from seqkd.config import read_experiment
-from seqkd.export import export
-from seqkd.knowledge import Knowledge
 from seqkd.pipeline import distil, load_domains, method_of, pretrain_teacher, train_alone, train_teacher
 from seqkd.pipeline.teachers import load_pretrained
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from seqkd.figure_slices import slice_figure
-from seqkd.figure_weights import weights_figure
-from seqkd.report import weights_table
-from seqkd.results import Result, Spread, Summary, summarise
-from seqkd.slices import Slice, slice_table
+from seqkd.evaluation.report import weights_table
+from seqkd.evaluation.results import Result, Spread, Summary, summarise
+from seqkd.evaluation.slices import Slice, slice_table
+from seqkd.figures.slices import slice_figure
+from seqkd.figures.weights import weights_figure
 
 FOLDER, MODALITIES = Path("benchmarks/results/trio"), Path("benchmarks/results/modalities")
 SEARCH = Path("benchmarks/results/trio_search")  # how the trio is weighed, and with what temperature

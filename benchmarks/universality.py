@@ -21,13 +21,10 @@ from pathlib import Path
 import torch
 from journal import Journal
 
-from seqkd.common_lists import common_lists, labels_of
+from seqkd import Knowledge, RecommenderModel, common_lists, export, labels_of
 from seqkd.config import Experiment, read_experiment
-from seqkd.export import export
-from seqkd.knowledge import Knowledge
 from seqkd.pipeline import Domain, distil, load_domains, method_of, train_alone
 from seqkd.pipeline.teachers import load_pretrained
-from seqkd.recommender import RecommenderModel
 
 FOLDER, OUTPUT, TEACHERS = (
     Path("benchmarks/results/universality"),

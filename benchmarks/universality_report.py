@@ -12,7 +12,7 @@ from statistics import fmean
 from trio_report import read
 from universality import FOLDER, RUNS, SEARCH
 
-from seqkd.results import Result, Spread
+from seqkd.evaluation.results import Result, Spread
 
 METRICS = ("recall@10", "ndcg@10")
 NAMES = {"fm": "FM", "deepfm": "DeepFM", "lightgcn": "LightGCN"}

@@ -13,15 +13,17 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from seqkd import SeqKDError, write_card
 from seqkd.config import Experiment, TeacherConfig, read_experiment
-from seqkd.errors import SeqKDError
-from seqkd.figure import figure
-from seqkd.figure_weights import weights_figure
-from seqkd.model_card import write_card
+from seqkd.evaluation.report import table
+from seqkd.evaluation.results import Result, save_results
+from seqkd.figures.cost import cost_figure
+from seqkd.figures.weights import weights_figure
 from seqkd.pipeline import (
     SYNTHETIC,
     about,
     distil,
+    leave_process_group,
     measure,
     prepare,
     pretrain_teacher,
@@ -30,9 +32,6 @@ from seqkd.pipeline import (
     train_alone,
     train_teacher,
 )
-from seqkd.processes import leave_process_group
-from seqkd.report import table
-from seqkd.results import Result, save_results
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ckd_mdsr" / "sasrec_synthetic.yaml"
 
@@ -92,7 +91,7 @@ def main() -> None:
                 training=training_of(experiment),
             )
         print("\n" + table(results))
-        figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
+        cost_figure([result for result in results if result.history == "masked"], output / "accuracy_against_cost.png")
         if any(result.teacher_weights for result in results):  # one teacher alone is not weighed
             weights_figure(results, output / "teacher_weights.png")
         print(f"The students with their cards, results.json and the figures are in {output}.")

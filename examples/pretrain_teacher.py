@@ -17,16 +17,18 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from seqkd.checkpoints import checkpoints
+from seqkd import CheckpointError, ConfigError, RecommenderModel, SeqKDError, write_card
 from seqkd.config import Experiment, TeacherConfig, read_experiment
-from seqkd.errors import CheckpointError, ConfigError, SeqKDError
-from seqkd.model_card import write_card
+from seqkd.evaluation.report import table
+from seqkd.evaluation.results import Result, save_results
+from seqkd.files.checkpoints import checkpoints
 from seqkd.pipeline import (
     KINDS,
     SYNTHETIC,
     Domain,
     about,
     checkpoint_folder,
+    leave_process_group,
     measure,
     new_teacher,
     prepare,
@@ -34,10 +36,6 @@ from seqkd.pipeline import (
     reading_of,
     say,
 )
-from seqkd.processes import leave_process_group
-from seqkd.recommender import RecommenderModel
-from seqkd.report import table
-from seqkd.results import Result, save_results
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "teachers" / "unisrec.yaml"
 
@@ -48,7 +46,7 @@ def main() -> None:
     chosen = teachers_of(experiment)
     begun = {name for name in chosen if checkpoints(checkpoint_folder(experiment, name))}
     check_resume(experiment, resume, begun)
-    domains = prepare(experiment)
+    domains = prepare(experiment, distils=False)
     output = Path(experiment.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []

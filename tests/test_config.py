@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from seqkd.batches.curriculum import Curriculum
 from seqkd.config import Experiment, ModelConfig, TeacherConfig, make, read_experiment
-from seqkd.curriculum import Curriculum
 from seqkd.errors import ConfigError
 from seqkd.methods.ckd_mdsr import CKDMDSRConfig
 from seqkd.models.sasrec import SASRecConfig

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from seqkd.collators import UNLABELLED
+from seqkd.batches.collators import UNLABELLED
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, KnowledgeError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.method import Method, SoftLabels
 from seqkd.methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig
 

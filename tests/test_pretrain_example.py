@@ -20,19 +20,20 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModel
 
-from seqkd import cli, hub, pipeline
+from seqkd import cli, pipeline
+from seqkd.cards.model_card import write_card
 from seqkd.catalogue import Catalogue
-from seqkd.checkpoints import checkpoints
 from seqkd.config import TeacherConfig, read_experiment
+from seqkd.data.interactions import INTERACTIONS, ITEMS, by_domain
+from seqkd.data.market import synthetic_market
 from seqkd.errors import CheckpointError, ConfigError
-from seqkd.interactions import INTERACTIONS, ITEMS, by_domain
-from seqkd.market import synthetic_market
-from seqkd.model_card import write_card
+from seqkd.evaluation.results import load_results
+from seqkd.files import hub
+from seqkd.files.checkpoints import checkpoints
 from seqkd.models.recformer import RecformerForPretraining, RecformerModel
 from seqkd.models.recformer.configuration_recformer import RecformerConfig
 from seqkd.models.unisrec import UniSRecForPretraining
 from seqkd.pipeline.teachers import load_pretrained
-from seqkd.results import load_results
 from tests.models.recformer.tiny_recformer import SIZES, tokens_of
 from tests.tiny import tiny_sasrec, tiny_split
 

@@ -13,8 +13,8 @@ from transformers import AutoModel
 
 from seqkd.distiller import Distiller
 from seqkd.errors import CheckpointError, ConfigError, SeqKDError
-from seqkd.evaluation import rank_targets
-from seqkd.teacher_weights import STATISTICS, teacher_weights_of
+from seqkd.evaluation.ranks import rank_targets
+from seqkd.teaching.teacher_weights import STATISTICS, teacher_weights_of
 from seqkd.trainer import DistillationTrainer
 
 from .tiny import arguments, parts, tiny_distiller, tiny_sasrec, tiny_split
@@ -220,7 +220,7 @@ SCRIPT = """
 import json, sys
 from tests.tiny import arguments, parts, tiny_distiller, tiny_split
 from seqkd.trainer import DistillationTrainer
-from seqkd.processes import leave_process_group
+from seqkd.pipeline import leave_process_group
 
 def main():
     folder, candidates, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])

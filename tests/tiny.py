@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 
+from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
-from seqkd.common_lists import common_lists
+from seqkd.data.split import Split
 from seqkd.distiller import Distiller
-from seqkd.export import export
+from seqkd.knowledge.common_lists import common_lists
+from seqkd.knowledge.export import export
 from seqkd.methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig
 from seqkd.models.sasrec import SASRecConfig, SASRecModel
-from seqkd.recommender import count_items
-from seqkd.split import Split
+from seqkd.recommenders.recommender import count_items
 from seqkd.training_args import DistillationArguments
 
 ITEMS, USERS = 20, 24

@@ -7,14 +7,17 @@ import tempfile
 from protocol import Clock, Report, Setting, arguments, one_thread, timed, versions_of
 from transformers import TrainerCallback, set_seed
 
-from seqkd.collators import SequenceDataset
-from seqkd.distiller import Distiller
-from seqkd.interactions import load_interactions
-from seqkd.models.sasrec import SASRecConfig, SASRecModel
-from seqkd.split import Split
-from seqkd.splits import leave_one_out
-from seqkd.trainer import DistillationTrainer
-from seqkd.training_args import DistillationArguments
+from seqkd import (
+    DistillationArguments,
+    DistillationTrainer,
+    Distiller,
+    SASRecConfig,
+    SASRecModel,
+    SequenceDataset,
+    Split,
+    leave_one_out,
+    load_interactions,
+)
 
 NOTES = [
     "whole sequences, several packed into one row; logits at real targets only; the batch size is the default",

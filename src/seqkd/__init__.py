@@ -1,8 +1,7 @@
 """Distil small sequential recommenders from pre-trained teachers.
 
 `import seqkd` makes `AutoModel.from_pretrained` know the models of seqkd. What only training needs is imported when it
-is first asked for. `export`, `ensemble` and `common_lists` are called like their files, so they come from there:
-`from seqkd.export import export`.
+is first asked for. What users call comes from here, whatever room its file is in: `from seqkd import export`.
 """
 
 from __future__ import annotations
@@ -32,68 +31,136 @@ from .models.recformer import (
 from .models.sasrec import SASRecConfig, SASRecModel
 from .models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 from .models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
-from .recommender import Recommendations, RecommenderModel, count_items
+from .recommenders.recommender import Recommendations, RecommenderModel, count_items
 
 if TYPE_CHECKING:
-    from .collators import SequenceDataset
-    from .common_lists import labels_of
-    from .curriculum import Curriculum
+    from .batches.collators import SequenceDataset
+    from .batches.curriculum import Curriculum
+    from .batches.edges import edges_of
+    from .batches.target_sets import TargetSets
+    from .cards.model_card import write_card
+    from .data.cold_items import hide_items
+    from .data.interactions import by_domain, load_interactions
+    from .data.kcore import k_core
+    from .data.market import synthetic_market
+    from .data.split import Split, combine
+    from .data.splits import leave_one_out, load_markets, preset, ratio_split, temporal
+    from .data.text import encode_texts, item_text
     from .distiller import Distiller
-    from .evaluation import rank_targets
-    from .hub import push
-    from .interactions import by_domain, load_interactions
-    from .kcore import k_core
+    from .evaluation.head_selection import best_head
+    from .evaluation.ranks import rank_targets
+    from .files.hub import push
     from .knowledge import Knowledge
-    from .market import synthetic_market
+    from .knowledge.common_lists import common_lists, labels_of
+    from .knowledge.ensemble import ensemble, rank_consensus
+    from .knowledge.export import export
+    from .knowledge.trajectory import Trajectory, load_trajectories
+    from .knowledge.warm_start import principal_items
     from .method import Method, SoftLabels
-    from .methods import CKDMDSR
-    from .methods.ckd_mdsr import CKDMDSRConfig
-    from .model_card import write_card
-    from .split import Split, combine
-    from .splits import leave_one_out, load_markets, preset, ratio_split, temporal
-    from .text import encode_texts, item_text
+    from .methods.cd import CD, CDConfig
+    from .methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig
+    from .methods.concf import ConCF, ConCFMethodConfig
+    from .methods.dcd import DCD, DCDConfig
+    from .methods.de import DE, DEConfig
+    from .methods.ftd import FTD, FTDConfig
+    from .methods.full_ce import FullCE, FullCEConfig
+    from .methods.hetcomp import HetComp, HetCompConfig
+    from .methods.htd import HTD, HTDConfig
+    from .methods.ir_rrd import IRRRD, IRRRDConfig
+    from .methods.phr import PHR, PHRConfig
+    from .methods.rcekd import RCEKD, RCEKDConfig
+    from .methods.rd import RD, RDConfig
+    from .methods.rrd import RRD, RRDConfig
+    from .methods.unkd import UnKD, UnKDConfig
+    from .models.sasrec.item_projection import fit_item_projection
     from .trainer import DistillationTrainer
     from .training_args import DistillationArguments
-    from .trajectory import Trajectory, load_trajectories
-    from .warm_start import principal_items
 
 __version__ = "0.1.0"
 
 _LATER = {
-    "CKDMDSR": "methods",
+    "CD": "methods.cd",
+    "CDConfig": "methods.cd",
+    "CKDMDSR": "methods.ckd_mdsr",
     "CKDMDSRConfig": "methods.ckd_mdsr",
-    "Curriculum": "curriculum",
+    "ConCF": "methods.concf",
+    "ConCFMethodConfig": "methods.concf",
+    "Curriculum": "batches.curriculum",
+    "DCD": "methods.dcd",
+    "DCDConfig": "methods.dcd",
+    "DE": "methods.de",
+    "DEConfig": "methods.de",
     "DistillationArguments": "training_args",
     "DistillationTrainer": "trainer",
     "Distiller": "distiller",
+    "FTD": "methods.ftd",
+    "FTDConfig": "methods.ftd",
+    "FullCE": "methods.full_ce",
+    "FullCEConfig": "methods.full_ce",
+    "HTD": "methods.htd",
+    "HTDConfig": "methods.htd",
+    "HetComp": "methods.hetcomp",
+    "HetCompConfig": "methods.hetcomp",
+    "IRRRD": "methods.ir_rrd",
+    "IRRRDConfig": "methods.ir_rrd",
     "Knowledge": "knowledge",
     "Method": "method",
-    "SequenceDataset": "collators",
+    "PHR": "methods.phr",
+    "PHRConfig": "methods.phr",
+    "RCEKD": "methods.rcekd",
+    "RCEKDConfig": "methods.rcekd",
+    "RD": "methods.rd",
+    "RDConfig": "methods.rd",
+    "RRD": "methods.rrd",
+    "RRDConfig": "methods.rrd",
+    "SequenceDataset": "batches.collators",
     "SoftLabels": "method",
-    "Split": "split",
-    "Trajectory": "trajectory",
-    "by_domain": "interactions",
-    "combine": "split",
-    "encode_texts": "text",
-    "item_text": "text",
-    "k_core": "kcore",
-    "labels_of": "common_lists",
-    "leave_one_out": "splits",
-    "load_interactions": "interactions",
-    "load_markets": "splits",
-    "load_trajectories": "trajectory",
-    "preset": "splits",
-    "principal_items": "warm_start",
-    "push": "hub",
-    "rank_targets": "evaluation",
-    "ratio_split": "splits",
-    "synthetic_market": "market",
-    "temporal": "splits",
-    "write_card": "model_card",
+    "Split": "data.split",
+    "TargetSets": "batches.target_sets",
+    "Trajectory": "knowledge.trajectory",
+    "UnKD": "methods.unkd",
+    "UnKDConfig": "methods.unkd",
+    "best_head": "evaluation.head_selection",
+    "by_domain": "data.interactions",
+    "combine": "data.split",
+    "common_lists": "knowledge.common_lists",
+    "edges_of": "batches.edges",
+    "encode_texts": "data.text",
+    "ensemble": "knowledge.ensemble",
+    "export": "knowledge.export",
+    "fit_item_projection": "models.sasrec.item_projection",
+    "hide_items": "data.cold_items",
+    "item_text": "data.text",
+    "k_core": "data.kcore",
+    "labels_of": "knowledge.common_lists",
+    "leave_one_out": "data.splits",
+    "load_interactions": "data.interactions",
+    "load_markets": "data.splits",
+    "load_trajectories": "knowledge.trajectory",
+    "preset": "data.splits",
+    "principal_items": "knowledge.warm_start",
+    "push": "files.hub",
+    "rank_consensus": "knowledge.ensemble",
+    "rank_targets": "evaluation.ranks",
+    "ratio_split": "data.splits",
+    "synthetic_market": "data.market",
+    "temporal": "data.splits",
+    "write_card": "cards.model_card",
 }
 
 __all__ = [
+    "CD",
     "CKDMDSR",
+    "DCD",
+    "DE",
+    "FTD",
+    "HTD",
+    "IRRRD",
+    "PHR",
+    "RCEKD",
+    "RD",
+    "RRD",
+    "CDConfig",
     "CKDMDSRConfig",
     "CMLConfig",
     "CMLModel",
@@ -102,10 +169,14 @@ __all__ = [
     "CausalRecformerForPretraining",
     "CausalRecformerModel",
     "CheckpointError",
+    "ConCF",
     "ConCFConfig",
+    "ConCFMethodConfig",
     "ConCFModel",
     "ConfigError",
     "Curriculum",
+    "DCDConfig",
+    "DEConfig",
     "DataError",
     "DeepFMConfig",
     "DeepFMModel",
@@ -114,6 +185,13 @@ __all__ = [
     "Distiller",
     "FMConfig",
     "FMModel",
+    "FTDConfig",
+    "FullCE",
+    "FullCEConfig",
+    "HTDConfig",
+    "HetComp",
+    "HetCompConfig",
+    "IRRRDConfig",
     "ItemAEConfig",
     "ItemAEModel",
     "Knowledge",
@@ -127,6 +205,10 @@ __all__ = [
     "MultVAEModel",
     "NeuMFConfig",
     "NeuMFModel",
+    "PHRConfig",
+    "RCEKDConfig",
+    "RDConfig",
+    "RRDConfig",
     "RecformerConfig",
     "RecformerForPretraining",
     "RecformerModel",
@@ -138,7 +220,10 @@ __all__ = [
     "SequenceDataset",
     "SoftLabels",
     "Split",
+    "TargetSets",
     "Trajectory",
+    "UnKD",
+    "UnKDConfig",
     "UniM2RecConfig",
     "UniM2RecForPretraining",
     "UniM2RecModel",
@@ -146,10 +231,17 @@ __all__ = [
     "UniSRecForPretraining",
     "UniSRecModel",
     "__version__",
+    "best_head",
     "by_domain",
     "combine",
+    "common_lists",
     "count_items",
+    "edges_of",
     "encode_texts",
+    "ensemble",
+    "export",
+    "fit_item_projection",
+    "hide_items",
     "item_text",
     "k_core",
     "labels_of",
@@ -160,6 +252,7 @@ __all__ = [
     "preset",
     "principal_items",
     "push",
+    "rank_consensus",
     "rank_targets",
     "ratio_split",
     "synthetic_market",

@@ -18,12 +18,12 @@ from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
+from .cards.model_card import LIMITS
+from .data.splits import load_markets, split_by
 from .errors import CheckpointError, ConfigError, SeqKDError
-from .hub import push
-from .model_card import LIMITS
+from .files.hub import push
 from .models import recformer, unisrec
-from .recommender import RecommenderModel, count_items
-from .splits import load_markets, split_by
+from .recommenders.recommender import RecommenderModel, count_items
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
 LEAKAGE = {**LIMITS, "preset": "The split is the data's own: whether it leaks the future is up to who made it."}

@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .collators import UNLABELLED
+from .batches.collators import UNLABELLED
 from .errors import ConfigError, KnowledgeError
 from .knowledge import Knowledge
 from .method import Method, SoftLabels
-from .recommender import RecommenderModel
+from .recommenders.recommender import RecommenderModel
 
 
 class Distiller(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Generator, Tensor, nn
 
-from .curriculum import Curriculum
+from .batches.curriculum import Curriculum
+from .batches.positives import Positives
 from .knowledge import Knowledge
-from .positives import Positives
-from .recommender import RecommenderModel, RecommenderOutput
+from .recommenders.recommender import RecommenderModel, RecommenderOutput
 
 
 class SoftLabels(NamedTuple):

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from .checkpoints import last_complete, problem_with, rotate, write_manifest
-from .collators import UNLABELLED, SequenceDataset
-from .curriculum import Curriculum, QuerySampler, history_statistics
+from .batches.collators import UNLABELLED, SequenceDataset
+from .batches.curriculum import Curriculum, QuerySampler, history_statistics
+from .batches.pairs import TrainingPairs
+from .batches.positives import Positives
 from .distiller import Distiller
 from .errors import CheckpointError, ConfigError, SeqKDError
-from .evaluation import metrics_of, rank_targets
-from .interview import best_items
+from .evaluation.ranks import metrics_of, rank_targets
+from .files.checkpoints import last_complete, problem_with, rotate, write_manifest
+from .knowledge.interview import best_items
 from .method import Epoch, Method
-from .pairs import TrainingPairs
-from .positives import Positives
 from .training_args import DistillationArguments
 
 METHODS_FILE = "methods.safetensors"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from seqkd.batches.collators import UNLABELLED
 from seqkd.catalogue import Catalogue
-from seqkd.collators import UNLABELLED
 from seqkd.knowledge import Knowledge
-from seqkd.recommender import RecommenderOutput
-from seqkd.store.source import Source
+from seqkd.knowledge.store.source import Source
+from seqkd.recommenders.recommender import RecommenderOutput
 
 QUERIES, ITEMS, STUDENT, TEACHER = 8, 9, 3, 5
 

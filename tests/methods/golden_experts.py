@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqkd.batch_entities import Taught
 from seqkd.modules.experts import Experts
+from seqkd.teaching.batch_entities import Taught
 
 
 def tensor(values) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
-from seqkd.guided_lists import Rankings
 from seqkd.methods.cd import CD, CDConfig, Labelled, label, soft_bce
+from seqkd.teaching.guided_lists import Rankings
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import arguments

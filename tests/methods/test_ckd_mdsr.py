@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqkd.collators import UNLABELLED, QueryCollator, Sequence
-from seqkd.curriculum import Curriculum
+from seqkd.batches.collators import UNLABELLED, QueryCollator, Sequence
+from seqkd.batches.curriculum import Curriculum
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.methods.ckd_mdsr import (
@@ -24,7 +24,7 @@ from seqkd.methods.ckd_mdsr import (
 )
 from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.mf import MFConfig, MFModel
-from seqkd.teacher_weights import STATISTICS
+from seqkd.teaching.teacher_weights import STATISTICS
 
 from ..tiny import parts, tiny_distiller, tiny_sasrec, tiny_split
 

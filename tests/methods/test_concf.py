@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from seqkd import multi_head
+from seqkd.batches.positives import Positives
 from seqkd.distiller import Distiller
-from seqkd.distinct import first_of_each
 from seqkd.errors import ConfigError
-from seqkd.head_consensus import HeadConsensusConfig, head_consensus
-from seqkd.head_selection import best_head, consensus_topk, head_metrics
-from seqkd.interview import best_items
+from seqkd.evaluation.head_selection import best_head, consensus_topk, head_metrics
+from seqkd.functional.distinct import first_of_each
+from seqkd.functional.head_consensus import HeadConsensusConfig, head_consensus
+from seqkd.functional.relaxed_ranking import relaxed_ranking
+from seqkd.knowledge.interview import best_items
 from seqkd.method import Epoch
 from seqkd.methods import concf as concf_module
 from seqkd.methods.concf import ConCF, ConCFMethodConfig
 from seqkd.models.concf import modeling_concf
 from seqkd.models.concf.configuration_concf import HEADS
-from seqkd.positives import Positives
-from seqkd.relaxed_ranking import relaxed_ranking
+from seqkd.recommenders import multi_head
 from seqkd.trainer import DistillationTrainer
 from tests.models.concf.golden_concf import case_of, clamped_multinomial, model_of, near, pairs_of, tensor
 from tests.models.concf.test_modeling_concf import concf

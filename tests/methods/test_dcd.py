@@ -9,9 +9,9 @@ import torch
 
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
-from seqkd.guided_lists import Rankings
-from seqkd.list_ranks import ranks_in
+from seqkd.functional.list_ranks import ranks_in
 from seqkd.methods.dcd import DCD, DCDConfig, correction_weights, draw, dual_correction
+from seqkd.teaching.guided_lists import Rankings
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import arguments

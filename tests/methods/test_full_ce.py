@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqkd.catalogue_cross_entropy import catalogue_cross_entropy
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
+from seqkd.functional.catalogue_cross_entropy import catalogue_cross_entropy
 from seqkd.method import SoftLabels
 from seqkd.methods.full_ce import FullCE, FullCEConfig
 from seqkd.models.mf import MFModel
@@ -94,7 +94,7 @@ def test_catalogue_in_pieces_with_its_gradient(monkeypatch):
     weights = torch.rand(7).double()
     expected = torch.autograd.grad((plain(queries, items) * weights).sum(), (queries, items))
     for chunk in (10**6, 25):
-        monkeypatch.setattr("seqkd.catalogue_cross_entropy.CHUNK", chunk)
+        monkeypatch.setattr("seqkd.functional.catalogue_cross_entropy.CHUNK", chunk)
         losses = catalogue_cross_entropy(queries, items, *theirs, temperature=2.0)
         near(losses, plain(queries, items).detach())
         for actual, wanted in zip(

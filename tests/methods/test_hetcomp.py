@@ -6,14 +6,14 @@ from math import exp, log
 import pytest
 import torch
 
-from seqkd.catalogue_log_sum_exp import log_sum_exp_without
+from seqkd.batches.pairs import TrainingPairs
+from seqkd.batches.positives import Positives
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, KnowledgeError
+from seqkd.functional.catalogue_log_sum_exp import log_sum_exp_without
 from seqkd.method import Epoch
 from seqkd.methods.hetcomp import HetComp, HetCompConfig, full_ranking, overall
 from seqkd.models.mf import MFConfig, MFModel
-from seqkd.pairs import TrainingPairs
-from seqkd.positives import Positives
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import ITEMS, USERS, arguments, nobody

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
+from seqkd.batches.positives import Positives
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.methods.ir_rrd import IRRRD, IRRRDConfig, distinct_items, scores_of_users, who_have
 from seqkd.models.mf import MFConfig, MFModel
-from seqkd.positives import Positives
-from seqkd.ranking_lists import Lists, relaxed_ranking_of
+from seqkd.teaching.ranking_lists import Lists, relaxed_ranking_of
 
 from ..tiny import tiny_sasrec
 from .tiny_rankings import batch_of, begin, dataset, mf, near, rankings, set_split, slow_relaxed_ranking, tensor

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from seqkd.collators import SequenceDataset
+from seqkd.batches.collators import SequenceDataset
+from seqkd.batches.positives import Positives
 from seqkd.errors import ConfigError
 from seqkd.method import Epoch
 from seqkd.methods.phr import PHR, HyperNetwork, PHRConfig, regression
-from seqkd.positives import Positives
 
 from ..tiny import nobody, rows_of
 from .embedding_market import QUERIES, STUDENT, TEACHER, Tables, answer, knowledge, pairs

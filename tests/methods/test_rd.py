@@ -8,7 +8,7 @@ import torch
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.methods.rd import RD, RDConfig, discrepancy_weights, estimated_ranks, position_weights, weighted_positives
-from seqkd.ranking_lists import Lists
+from seqkd.teaching.ranking_lists import Lists
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import ITEMS, arguments

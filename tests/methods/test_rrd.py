@@ -5,7 +5,7 @@ import torch
 
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.methods.rrd import RRD, RRDConfig
 from seqkd.trainer import DistillationTrainer
 

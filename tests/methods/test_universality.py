@@ -8,17 +8,17 @@ import shutil
 import pytest
 import torch
 
-from seqkd.collators import SequenceDataset
+from seqkd.batches.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.methods import METHODS
 from seqkd.models.concf import ConCFConfig, ConCFModel
 from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.fm import FMConfig, FMModel
 from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of
 from seqkd.models.mf import MFConfig, MFModel
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import arguments, tiny_sasrec, tiny_split

@@ -9,7 +9,7 @@ import torch
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.methods.unkd import UnKD, UnKDConfig, draw_pairs, geometric, pairwise, popularity_groups
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import ITEMS, arguments

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from seqkd.interview import best_items
+from seqkd.batches.positives import Positives
+from seqkd.data.split import Split
+from seqkd.knowledge.interview import best_items
 from seqkd.method import Epoch, Method
-from seqkd.positives import Positives
-from seqkd.recommender import RecommenderModel
-from seqkd.split import Split
+from seqkd.recommenders.recommender import RecommenderModel
 
 from .tiny_rankings import dataset
 

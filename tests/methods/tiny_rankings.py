@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqkd.collators import SequenceDataset
+from seqkd.batches.collators import SequenceDataset
+from seqkd.batches.pairs import PairCollator, TrainingPairs
+from seqkd.batches.positives import Positives
+from seqkd.data.split import Split
 from seqkd.distiller import Distiller
 from seqkd.knowledge import Knowledge
+from seqkd.knowledge.store.source import Source
 from seqkd.method import Epoch, Method
 from seqkd.models.mf import MFConfig, MFModel
-from seqkd.pairs import PairCollator, TrainingPairs
-from seqkd.positives import Positives
-from seqkd.split import Split
-from seqkd.store.source import Source
 
 from ..tiny import ITEMS, USERS, nobody, rows_of, tiny_split
 

@@ -7,13 +7,13 @@ import torch
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoConfig, AutoModel
 
-from seqkd.collators import SequenceDataset
+from seqkd.batches.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
-from seqkd.evaluation import rank_targets
+from seqkd.evaluation.ranks import rank_targets
 from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.fm import FMConfig, FMModel
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 BOTH = pytest.mark.parametrize("kind", [(FMModel, FMConfig), (DeepFMModel, DeepFMConfig)], ids=["fm", "deepfm"])

@@ -8,7 +8,6 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import nn
 
 from seqkd.errors import ConfigError, DataError
-from seqkd.modules.configuration_factorisation import FactorisationConfig
 from seqkd.modules.factorisation import (
     FieldEmbeddings,
     Side,
@@ -17,6 +16,7 @@ from seqkd.modules.factorisation import (
     query_columns,
     xavier_normal,
 )
+from seqkd.recommenders.field_configuration import FactorisationConfig
 
 
 def fields(**settings) -> FieldEmbeddings:

@@ -4,7 +4,7 @@ import pytest
 
 from seqkd import pipeline
 from seqkd.config import Experiment, ModelConfig, TeacherConfig
-from seqkd.market import synthetic_market
+from seqkd.data.market import synthetic_market
 from tests.pipeline.small import NARROW, TRAINING, WIDE
 
 

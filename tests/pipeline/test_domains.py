@@ -9,10 +9,10 @@ from datasets import Dataset
 
 from seqkd import pipeline
 from seqkd.config import ModelConfig, TextConfig
+from seqkd.data.interactions import INTERACTIONS
+from seqkd.data.market import synthetic_market
+from seqkd.data.splits import load_markets
 from seqkd.errors import ConfigError
-from seqkd.interactions import INTERACTIONS
-from seqkd.market import synthetic_market
-from seqkd.splits import load_markets
 
 
 def test_domains_are_read_and_split(experiment):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import AutoModel
 
-from seqkd.interactions import INTERACTIONS, ITEMS
+from seqkd.data.interactions import INTERACTIONS, ITEMS
 from tests.pipeline.small import NARROW, TRAINING, WIDE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from seqkd.config import KNOW_USERS, STUDENTS, TEACHERS
 from seqkd.pipeline import KINDS
-from seqkd.user_recommender import UserRecommender
+from seqkd.recommenders.user_recommender import UserRecommender
 
 
 def test_every_type_of_the_settings_is_a_kind():

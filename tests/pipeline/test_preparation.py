@@ -7,10 +7,10 @@ import pytest
 
 from seqkd import pipeline
 from seqkd.config import ModelConfig, TeacherConfig, TextConfig
+from seqkd.data.interactions import ITEMS
+from seqkd.data.splits import load_markets
 from seqkd.errors import ConfigError
-from seqkd.interactions import ITEMS
 from seqkd.pipeline.preparation import check_images
-from seqkd.splits import load_markets
 from tests.pipeline.small import WIDE
 
 

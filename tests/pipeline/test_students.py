@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from seqkd import pipeline
+from seqkd.batches.pairs import TrainingPairs
 from seqkd.config import ModelConfig, TeacherConfig
 from seqkd.errors import KnowledgeError
-from seqkd.evaluation import rank_targets
-from seqkd.pairs import TrainingPairs
+from seqkd.evaluation.ranks import rank_targets
 from seqkd.pipeline import KINDS
 from tests.pipeline.small import NARROW, WIDE, untrained, with_teacher
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from seqkd import pipeline
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from tests.pipeline.small import untrained
 
 

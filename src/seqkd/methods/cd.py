@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
-from ..guided_lists import GuidedLists, Rankings
+from ..functional.distinct import first_of_each, spread
+from ..functional.list_ranks import ranks_in
+from ..functional.rank_sampling import by_position
 from ..knowledge import Knowledge
-from ..list_ranks import ranks_in
 from ..method import Epoch, Method
-from ..rank_sampling import by_position
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.guided_lists import GuidedLists, Rankings
 
 
 @dataclass(frozen=True)

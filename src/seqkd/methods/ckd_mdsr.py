@@ -15,14 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..collators import UNLABELLED, histories_of
-from ..curriculum import Curriculum
+from ..batches.collators import UNLABELLED, histories_of
+from ..batches.curriculum import Curriculum
 from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Method, SoftLabels
-from ..recommender import RecommenderModel, RecommenderOutput
-from ..teacher_weights import STATISTICS
-from ..user_recommender import UserRecommender
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.user_recommender import UserRecommender
+from ..teaching.teacher_weights import STATISTICS
 
 CHOICES = {
     "candidates": ("in_batch", "catalogue", "list"),

@@ -13,15 +13,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
-from ..head_consensus import HeadConsensusConfig, head_consensus
+from ..functional.distinct import first_of_each, spread
+from ..functional.head_consensus import HeadConsensusConfig, head_consensus
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..multi_head import Candidates, MultiHeadOutput, MultiHeadRecommender
-from ..objective_balance import ObjectiveBalance, measure
-from ..ranking_lists import Lists, relaxed_ranking_of
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.multi_head import Candidates, MultiHeadOutput, MultiHeadRecommender
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.objective_balance import ObjectiveBalance, measure
+from ..teaching.ranking_lists import Lists, relaxed_ranking_of
 
 SHARES = (1.0, 0.5)  # of the gradient of the user and of the item table in G; the authors' a + b / 2
 CLIP = (0.5, 2.0)  # of an objective's weight where it weighs the consensus

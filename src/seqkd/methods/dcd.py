@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
-from ..guided_lists import GuidedLists, Rankings
+from ..functional.distinct import first_of_each, spread
+from ..functional.list_ranks import ranks_in
 from ..knowledge import Knowledge
-from ..list_ranks import ranks_in
 from ..method import Epoch, Method
-from ..ranking_lists import Lists, relaxed_ranking_of
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.guided_lists import GuidedLists, Rankings
+from ..teaching.ranking_lists import Lists, relaxed_ranking_of
 
 
 @dataclass(frozen=True)

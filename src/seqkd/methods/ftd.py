@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..batch_entities import distinct_items, distinct_queries
-from ..cosine_topology import require_one_space, unit
 from ..knowledge import Knowledge
 from ..method import Method
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.batch_entities import distinct_items, distinct_queries
+from ..teaching.cosine_topology import require_one_space, unit
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..catalogue_cross_entropy import catalogue_cross_entropy
-from ..distinct import first_of_each, share_of_each, spread
 from ..errors import ConfigError
+from ..functional.catalogue_cross_entropy import catalogue_cross_entropy
+from ..functional.distinct import first_of_each, share_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Method, SoftLabels
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 
 
 @dataclass(frozen=True)

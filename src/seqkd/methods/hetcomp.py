@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..batches.collators import ranges
+from ..batches.positives import Positives
 from ..catalogue import PADDING
-from ..catalogue_log_sum_exp import log_sum_exp_without
-from ..collators import ranges
-from ..constructed_lists import ConstructedLists, ConstructedListsConfig
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
+from ..functional.catalogue_log_sum_exp import log_sum_exp_without
+from ..functional.distinct import first_of_each, spread
+from ..functional.relaxed_ranking import relaxed_ranking
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..positives import Positives
-from ..recommender import RecommenderModel, RecommenderOutput
-from ..relaxed_ranking import relaxed_ranking
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.constructed_lists import ConstructedLists, ConstructedListsConfig
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..batch_entities import Taught, distinct_items, distinct_queries
-from ..cosine_topology import cosines, group_means, require_one_space
 from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
 from ..modules.experts import Experts, annealed
-from ..per_teacher import per_teacher
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.batch_entities import Taught, distinct_items, distinct_queries
+from ..teaching.cosine_topology import cosines, group_means, require_one_space
+from ..teaching.per_teacher import per_teacher
 
 GROUP_TERMS = ("pe", "pp", "pp_constant")
 

@@ -13,15 +13,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..candidate_scores import candidate_scores
-from ..distinct import first_of_each, spread
+from ..batches.positives import Positives
 from ..errors import ConfigError
+from ..functional.candidate_scores import candidate_scores
+from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..positives import Positives
-from ..ranking_lists import Lists, RankingLists, RankingListsConfig, relaxed_ranking_of
-from ..recommender import RecommenderModel, RecommenderOutput
-from ..user_recommender import UserRecommender
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.user_recommender import UserRecommender
+from ..teaching.ranking_lists import Lists, RankingLists, RankingListsConfig, relaxed_ranking_of
 
 
 @dataclass(frozen=True)

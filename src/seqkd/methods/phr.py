@@ -13,13 +13,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..batch_entities import Taught, distinct_items, distinct_queries
 from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..neighbourhood import Neighbourhood, neighbourhood
-from ..per_teacher import per_teacher
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.batch_entities import Taught, distinct_items, distinct_queries
+from ..teaching.neighbourhood import Neighbourhood, neighbourhood
+from ..teaching.per_teacher import per_teacher
 
 
 @dataclass(frozen=True)

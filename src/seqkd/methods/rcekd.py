@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
+from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 
 CHUNK = 2**24  # scores of the student held at a time
 CAP = 50  # teacher items that the sampling weight counts at most

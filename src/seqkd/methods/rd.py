@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
+from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..ranking_lists import Lists, RankingLists, RankingListsConfig
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.ranking_lists import Lists, RankingLists, RankingListsConfig
 
 
 @dataclass(frozen=True)

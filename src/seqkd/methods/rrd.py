@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..distinct import first_of_each, spread
+from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
-from ..ranking_lists import RankingLists, RankingListsConfig, relaxed_ranking_of
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.ranking_lists import RankingLists, RankingListsConfig, relaxed_ranking_of
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distinct import first_of_each, spread
 from ..errors import ConfigError
+from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Method
-from ..recommender import RecommenderModel, RecommenderOutput
+from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ import numpy as np
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
 
-from ..collators import SequenceDataset
-from ..columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..batches.collators import SequenceDataset
 from ..config import KNOW_USERS, Experiment, ImageConfig, TextConfig
+from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..data.features import from_column, scale_rows
+from ..data.images import encode_images, image_paths
+from ..data.interactions import INTERACTIONS, ITEMS, table_of
+from ..data.market import synthetic_market
+from ..data.split import Split, combine
+from ..data.splits import load_markets, split_by
+from ..data.text import encode_texts, item_text
 from ..errors import ConfigError, DataError
-from ..features import from_column, scale_rows
-from ..images import encode_images, image_paths
-from ..interactions import INTERACTIONS, ITEMS, table_of
-from ..market import synthetic_market
-from ..split import Split, combine
-from ..splits import load_markets, split_by
-from ..text import encode_texts, item_text
 
 logger = logging.getLogger(__name__)
 SYNTHETIC = "synthetic"

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import AutoTokenizer
 
-from ..columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..config import Experiment, ImageConfig, TeacherConfig, TextConfig, make
-from ..configuration import RecommenderConfig
+from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..models.deepfm import DeepFMConfig, DeepFMModel
 from ..models.fm import FMConfig, FMModel
 from ..models.lightgcn import LightGCNConfig, LightGCNModel
@@ -28,6 +27,7 @@ from ..models.recformer import (
 from ..models.sasrec import SASRecConfig, SASRecModel
 from ..models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 from ..models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
+from ..recommenders.configuration import RecommenderConfig
 from .domains import CACHE, Domain, image_features, rows_of, text_features, text_model
 
 

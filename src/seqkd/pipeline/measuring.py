@@ -12,10 +12,10 @@ from accelerate import PartialState
 
 from .. import __version__
 from ..config import Experiment
-from ..cost import measure_cost
-from ..evaluation import rank_targets
-from ..recommender import RecommenderModel
-from ..results import Result
+from ..evaluation.cost import measure_cost
+from ..evaluation.ranks import rank_targets
+from ..evaluation.results import Result
+from ..recommenders.recommender import RecommenderModel
 from .domains import SYNTHETIC, Domain, histories_of, users_of
 
 

@@ -7,10 +7,10 @@ from math import inf
 from pathlib import Path
 
 from ..catalogue import PADDING
-from ..columns import IMAGE_FEATURES
 from ..config import Experiment, make
+from ..data.columns import IMAGE_FEATURES
 from ..errors import ConfigError
-from ..user_recommender import UserRecommender
+from ..recommenders.user_recommender import UserRecommender
 from .domains import Domain, load_domains
 from .kinds import KINDS, reading_of
 from .teaching import method_of
@@ -19,12 +19,17 @@ from .training import arguments_for
 PLAIN = ("sasrec", "unisrec")  # teachers whose item vectors are as wide as their configuration says
 
 
-def prepare(experiment: Experiment) -> dict[str, Domain]:
-    """The domains of an experiment. A misspelt field or an item without text is an error now, not hours later."""
-    check(experiment)
+def prepare(experiment: Experiment, *, distils: bool = True) -> dict[str, Domain]:
+    """The domains of an experiment. A misspelt field or an item without text is an error now, not hours later.
+
+    Args:
+        distils: whether a student is going to be taught; where teachers are only pre-trained it may be any.
+    """
+    check(experiment, distils=distils)
     domains = load_domains(experiment)
     check_images(experiment.images.folder, domains)
-    check_users(experiment.student.type, domains)
+    if distils:
+        check_users(experiment.student.type, domains)
     for name, teacher in experiment.teachers.items():
         content = KINDS[teacher.type].content
         if content is not None:
@@ -76,8 +81,8 @@ def check_users(student: str, domains: Mapping[str, Domain]) -> None:
                 )
 
 
-def check(experiment: Experiment) -> None:
-    """Build every configuration once.
+def check(experiment: Experiment, *, distils: bool = True) -> None:
+    """Build every configuration once; and where the experiment `distils`, see that the student can be taught.
 
     Raises:
         ConfigError: an unknown field, a value that does not fit, or a student that the method cannot teach.
@@ -93,6 +98,8 @@ def check(experiment: Experiment) -> None:
         widths.append(config.hidden_size if teacher.type in PLAIN and teacher.pretrained is None else inf)
         reading_of(experiment, teacher, f"teachers.{name}")
         arguments_for(experiment, name, 0, teacher.training, teacher.pretraining or {})
+    if not distils:
+        return
     if experiment.warm_start and sum(widths) < taught.hidden_size:
         raise ConfigError(
             f"warm_start draws the {taught.hidden_size} columns of the student's item table from its teachers' item "

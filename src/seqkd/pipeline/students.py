@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from ..config import Experiment
-from ..export import export
 from ..knowledge import Knowledge
+from ..knowledge.export import export
+from ..knowledge.warm_start import principal_items
 from ..method import Method
-from ..recommender import RecommenderModel
-from ..teacher_weights import teacher_weights_of
-from ..warm_start import principal_items
+from ..recommenders.recommender import RecommenderModel
+from ..teaching.teacher_weights import teacher_weights_of
 from .domains import Domain
 from .training import arguments_for, new_model, train
 

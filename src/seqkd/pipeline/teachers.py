@@ -21,7 +21,7 @@ from ..models.recformer import (
 )
 from ..models.unim2rec import UniM2RecForPretraining, UniM2RecModel
 from ..models.unisrec import UniSRecForPretraining, UniSRecModel
-from ..recommender import RecommenderModel, count_items
+from ..recommenders.recommender import RecommenderModel, count_items
 from ..training_args import DistillationArguments
 from .domains import Domain, joint, text_model
 from .kinds import KINDS, Kind, Reading, processor_for, reading_of

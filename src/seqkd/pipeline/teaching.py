@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..common_lists import common_lists, labels_of
+from ..batches.curriculum import Curriculum
 from ..config import Experiment, make
-from ..curriculum import Curriculum
-from ..ensemble import assemble, ensemble
-from ..export import export
 from ..knowledge import Knowledge
+from ..knowledge.common_lists import common_lists, labels_of
+from ..knowledge.ensemble import assemble, ensemble
+from ..knowledge.export import export
 from ..method import Method
 from ..methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig
-from ..recommender import RecommenderModel
+from ..recommenders.recommender import RecommenderModel
 from .domains import Domain
 from .teachers import fold_of_rows
 

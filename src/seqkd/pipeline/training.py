@@ -14,11 +14,11 @@ from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Method
 from ..models.lightgcn import LightGCNModel, edges_of
-from ..recommender import RecommenderModel, count_items
+from ..recommenders.recommender import RecommenderModel, count_items
+from ..recommenders.user_configuration import UserRecommenderConfig
+from ..recommenders.user_recommender import UserRecommender
 from ..trainer import DistillationTrainer
 from ..training_args import DistillationArguments
-from ..user_configuration import UserRecommenderConfig
-from ..user_recommender import UserRecommender
 from .domains import Domain
 from .kinds import KINDS
 

@@ -9,11 +9,11 @@ import torch
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoModel
 
+from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.models.cml import CMLConfig, CMLModel
 from seqkd.models.cml.modeling_cml import in_unit_ball
 from seqkd.trainer import DistillationTrainer

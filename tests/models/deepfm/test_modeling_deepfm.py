@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tests.tiny import tiny_split
 
-from seqkd import wide_and_deep
 from seqkd.distiller import Distiller
 from seqkd.errors import CheckpointError, ConfigError, KnowledgeError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.models.deepfm import DeepFMConfig, DeepFMModel
 from seqkd.models.deepfm.convert_deepfm import from_recbole
+from seqkd.recommenders import wide_and_deep
 
 GOLDEN = Path(os.environ.get("SEQKD_GOLDEN", Path(__file__).parents[2] / "golden"))
 CASE = json.loads((GOLDEN / "deepfm_recbole_tiny.json").read_text())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqkd import losses
 from seqkd.errors import CheckpointError
+from seqkd.functional import losses
 from seqkd.models.fm import FMConfig, FMModel
 from seqkd.models.fm.convert_fm import from_recbole
 

@@ -9,10 +9,10 @@ import torch
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoModel
 
+from seqkd.batches.collators import SequenceDataset
+from seqkd.batches.edges import edges_of
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
-from seqkd.edges import edges_of
 from seqkd.errors import ConfigError, DataError
 from seqkd.models.itemae import ItemAEConfig, ItemAEModel
 from seqkd.trainer import DistillationTrainer

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqkd import losses
 from seqkd.errors import CheckpointError, DataError
+from seqkd.functional import losses
 from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel
 from seqkd.models.lightgcn.convert_lightgcn import from_gusye, from_recbole
 from seqkd.models.lightgcn.propagation import mean_of_layers

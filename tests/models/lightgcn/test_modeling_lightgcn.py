@@ -10,12 +10,12 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoConfig, AutoModel
 
+from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
 from seqkd.models.lightgcn import LightGCNConfig, LightGCNModel, edges_of, modeling_lightgcn
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 EDGES = torch.tensor([[1, 1, 2, 2, 2, 3], [1, 2, 2, 3, 5, 4]])  # item 6 is nobody's, user 4 has nothing

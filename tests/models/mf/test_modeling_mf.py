@@ -10,8 +10,8 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoConfig, AutoModel
 
+from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
 from seqkd.models.mf import MFConfig, MFModel

@@ -9,13 +9,13 @@ import torch
 from tests.tiny import ITEMS, USERS, arguments, tiny_split
 from transformers import AutoModel
 
-from seqkd import wide_and_deep
+from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError, KnowledgeError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.models.neumf import NeuMFConfig, NeuMFModel
+from seqkd.recommenders import wide_and_deep
 from seqkd.trainer import DistillationTrainer
 
 

@@ -13,11 +13,11 @@ from tests.tiny import ITEMS, arguments, parts, tiny_split
 from torch import Tensor
 from transformers import AutoModel, BertConfig, BertModel
 
+from seqkd.batches.collators import UNLABELLED, Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import UNLABELLED, Sequence
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
-from seqkd.evaluation import rank_targets
+from seqkd.evaluation.ranks import rank_targets
 from seqkd.models.recformer import (
     CausalRecformerConfig,
     CausalRecformerForPretraining,
@@ -26,7 +26,7 @@ from seqkd.models.recformer import (
     ItemTokens,
     causal_recformer,
 )
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}

@@ -10,7 +10,7 @@ from tests.models.recformer.tiny_recformer import tiny_recformer
 from tests.tiny import ITEMS, arguments, parts, rows_of, tiny_split
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from seqkd.collators import SequenceDataset
+from seqkd.batches.collators import SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.models.recformer import RecformerModel, finetune

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.models.recformer.tiny_recformer import golden_config, golden_model
 from transformers import RobertaTokenizer
 
-from seqkd.metrics import ranks_from_scores
+from seqkd.evaluation.metrics import ranks_from_scores
 from seqkd.models.recformer import RecformerConfig, RecformerModel, RecformerProcessor, dense_attention
 from seqkd.models.recformer.token_batch import TokenBatch
 

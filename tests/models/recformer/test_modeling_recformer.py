@@ -10,12 +10,12 @@ from tests.models.recformer.tiny_recformer import SIZES, tiny_recformer, tokens_
 from tests.tiny import ITEMS, arguments, parts, tiny_split
 from transformers import AutoModel
 
+from seqkd.batches.collators import QueryCollator, SequenceDataset
 from seqkd.catalogue import Catalogue
-from seqkd.collators import QueryCollator, SequenceDataset
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError
-from seqkd.evaluation import rank_targets
-from seqkd.export import export
+from seqkd.evaluation.ranks import rank_targets
+from seqkd.knowledge.export import export
 from seqkd.models.recformer import ItemTokens, RecformerConfig, RecformerModel, dense_attention, token_batch
 from seqkd.trainer import DistillationTrainer
 

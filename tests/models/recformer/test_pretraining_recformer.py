@@ -13,7 +13,7 @@ from tests.models.recformer.tiny_recformer import SIZES, golden_model, tiny_recf
 from tests.tiny import ITEMS, arguments, parts, tiny_split
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from seqkd.collators import Sequence
+from seqkd.batches.collators import Sequence
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
 from seqkd.models.recformer import EncodeItems, RecformerConfig, RecformerForPretraining, RecformerModel

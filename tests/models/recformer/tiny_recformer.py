@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from seqkd.data.split import Split
 from seqkd.models.recformer import ItemTokens, RecformerConfig
-from seqkd.recommender import count_items
-from seqkd.split import Split
+from seqkd.recommenders.recommender import count_items
 
 SIZES = {
     "vocab_size": 24,

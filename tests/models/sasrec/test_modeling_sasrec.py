@@ -16,10 +16,10 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
-from seqkd import losses
+from seqkd.batches.collators import Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import Sequence
 from seqkd.errors import CheckpointError, ConfigError
+from seqkd.functional import losses
 from seqkd.models.sasrec import SASRecConfig, SASRecModel
 from seqkd.models.sasrec.convert_sasrec import from_pmixer, from_recbole
 

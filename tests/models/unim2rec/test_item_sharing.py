@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from seqkd.batches.collators import Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import Sequence
 from seqkd.models.unim2rec import UniM2RecConfig, UniM2RecModel
 from seqkd.models.unisrec import UniSRecConfig, UniSRecModel
 from seqkd.models.unisrec.adapted_items import AdaptedItems

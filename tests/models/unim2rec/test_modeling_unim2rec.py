@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from tests.tiny import ITEMS, arguments, parts, tiny_split
 from transformers import AutoModel
 
+from seqkd.batches.collators import Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import Sequence
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError, DataError, KnowledgeError
-from seqkd.export import export
+from seqkd.knowledge.export import export
 from seqkd.models.unim2rec import UniM2RecConfig, UniM2RecModel
 from seqkd.models.unim2rec.configuration_unim2rec import FUSIONS
-from seqkd.recommender import count_items
+from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 SIZES = {

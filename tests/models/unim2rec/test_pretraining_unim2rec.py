@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seqkd.batches.collators import QueryCollator, Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import QueryCollator, Sequence
 from seqkd.models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 
 CONFIG = {

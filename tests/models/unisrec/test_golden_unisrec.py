@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seqkd.catalogue import Catalogue
+from seqkd.files.torch_archive import read_archive
 from seqkd.models.unisrec import (
     UniSRecConfig,
     UniSRecForPretraining,
@@ -22,7 +23,6 @@ from seqkd.models.unisrec import (
 from seqkd.models.unisrec.augmentation import drop_items
 from seqkd.models.unisrec.convert_unisrec import from_authors, to_authors
 from seqkd.modules.sequence_encoder import causal_mask
-from seqkd.torch_archive import read_archive
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 

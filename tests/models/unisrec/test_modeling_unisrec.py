@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
+from seqkd.batches.collators import Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import Sequence
 from seqkd.errors import ConfigError, DataError
 from seqkd.models.unisrec import UniSRecConfig, UniSRecModel
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seqkd.batches.collators import QueryCollator, Sequence
 from seqkd.catalogue import Catalogue
-from seqkd.collators import QueryCollator, Sequence
 from seqkd.models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
 from seqkd.models.unisrec.augmentation import drop_items
 from seqkd.models.unisrec.contrastive import sequence_sequence_contrast

@@ -7,7 +7,7 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 
 from ...errors import ConfigError
-from ...user_configuration import UserRecommenderConfig
+from ...recommenders.user_configuration import UserRecommenderConfig
 
 
 @strict

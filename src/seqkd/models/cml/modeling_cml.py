@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import losses
 from ...catalogue import PADDING
-from ...recommender import RecommenderOutput
-from ...user_recommender import UserRecommender
+from ...functional import losses
+from ...recommenders.recommender import RecommenderOutput
+from ...recommenders.user_recommender import UserRecommender
 from .configuration_cml import CMLConfig
 
 

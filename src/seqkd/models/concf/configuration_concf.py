@@ -5,7 +5,7 @@
 from huggingface_hub.dataclasses import strict
 
 from ...errors import ConfigError
-from ...multi_head_configuration import MultiHeadConfig
+from ...recommenders.multi_head_configuration import MultiHeadConfig
 
 HEADS = ("bpr", "metric", "cross_entropy", "squared_error", "user_multinomial", "item_multinomial")
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import losses
+from ...functional import losses
 from .configuration_concf import ConCFConfig
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ...batches.collators import SequenceDataset
+from ...batches.edges import Neighbours, edges_of
 from ...catalogue import PADDING
-from ...collators import SequenceDataset
-from ...distinct import first_of_each
-from ...edges import Neighbours, edges_of
 from ...errors import ConfigError
-from ...multi_head import MultiHeadOutput, MultiHeadRecommender
+from ...functional.distinct import first_of_each
+from ...recommenders.multi_head import MultiHeadOutput, MultiHeadRecommender
 from .configuration_concf import ConCFConfig
 from .heads import CLASSES, Head, PairHead, UserMultinomial, multinomial
 

@@ -4,8 +4,8 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...modules.configuration_factorisation import FactorisationConfig
-from ...modules.configuration_mlp import check_mlp
+from ...recommenders.field_configuration import FactorisationConfig
+from ...recommenders.wide_and_deep_configuration import check_mlp
 
 
 @strict

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...field_recommender import FieldRecommender
 from ...modules.dropout import Dropout
 from ...modules.factorisation import QUERY_FIELDS, item_columns, query_columns
-from ...recommender import RecommenderOutput
-from ...wide_and_deep import WideAndDeepRecommender
+from ...recommenders.field_recommender import FieldRecommender
+from ...recommenders.recommender import RecommenderOutput
+from ...recommenders.wide_and_deep import WideAndDeepRecommender
 from .configuration_deepfm import DeepFMConfig
 
 

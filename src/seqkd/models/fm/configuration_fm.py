@@ -4,7 +4,7 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...modules.configuration_factorisation import FactorisationConfig
+from ...recommenders.field_configuration import FactorisationConfig
 
 
 @strict

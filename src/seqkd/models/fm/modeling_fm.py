@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...field_recommender import FieldRecommender
 from ...modules.factorisation import item_columns, query_columns
-from ...recommender import RecommenderOutput
+from ...recommenders.field_recommender import FieldRecommender
+from ...recommenders.recommender import RecommenderOutput
 from .configuration_fm import FMConfig
 
 

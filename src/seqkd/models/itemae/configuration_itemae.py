@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from ...edge_configuration import EdgeRecommenderConfig
 from ...errors import ConfigError
+from ...recommenders.edge_configuration import EdgeRecommenderConfig
 
 
 @strict

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batches.collators import UNLABELLED
 from ...catalogue import PADDING
-from ...collators import UNLABELLED
-from ...edge_recommender import EdgeRecommender
 from ...errors import ConfigError
-from ...losses import catalogue_log_probs
+from ...functional.losses import catalogue_log_probs
 from ...modules.factorisation import xavier_normal
 from ...modules.set_encoder import SetEncoder
-from ...recommender import RecommenderOutput
+from ...recommenders.edge_recommender import EdgeRecommender
+from ...recommenders.recommender import RecommenderOutput
 from .configuration_itemae import ItemAEConfig
 
 ITEMS = 1024  # encoded at a time for serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel
 
-from ...edges import edges_of
+from ...batches.edges import edges_of
 from .configuration_lightgcn import LightGCNConfig
 from .modeling_lightgcn import LightGCNModel
 

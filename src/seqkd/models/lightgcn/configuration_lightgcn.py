@@ -4,8 +4,8 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...edge_configuration import EdgeRecommenderConfig
 from ...errors import ConfigError
+from ...recommenders.edge_configuration import EdgeRecommenderConfig
 
 
 @strict

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batches.collators import UNLABELLED
 from ...catalogue import PADDING
-from ...collators import UNLABELLED
-from ...edge_recommender import EdgeRecommender
 from ...errors import DataError
-from ...recommender import RecommenderOutput
+from ...recommenders.edge_recommender import EdgeRecommender
+from ...recommenders.recommender import RecommenderOutput
 from .configuration_lightgcn import LightGCNConfig
 from .propagation import Graph, mean_of_layers
 

@@ -4,7 +4,7 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...user_configuration import UserRecommenderConfig
+from ...recommenders.user_configuration import UserRecommenderConfig
 
 
 @strict

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...catalogue import PADDING
-from ...recommender import RecommenderOutput
-from ...user_recommender import UserRecommender
+from ...recommenders.recommender import RecommenderOutput
+from ...recommenders.user_recommender import UserRecommender
 from .configuration_mf import MFConfig
 
 

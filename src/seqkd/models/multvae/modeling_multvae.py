@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batches.collators import UNLABELLED, Collator
 from ...catalogue import PADDING
-from ...collators import UNLABELLED, Collator
-from ...distinct import first_of_each
-from ...edge_recommender import EdgeRecommender
 from ...errors import DataError
-from ...losses import catalogue_log_probs
+from ...functional.distinct import first_of_each
+from ...functional.losses import catalogue_log_probs
 from ...modules.embedding_tables import grown
 from ...modules.factorisation import xavier_normal
 from ...modules.set_encoder import SetEncoder
-from ...recommender import RecommenderOutput
+from ...recommenders.edge_recommender import EdgeRecommender
+from ...recommenders.recommender import RecommenderOutput
 from .configuration_multvae import MultVAEConfig
 
 LOGITS = 2**22  # made at a time: with rows as wide as a decoder's, a pass over them costs more than the cache saves

@@ -5,8 +5,8 @@
 from huggingface_hub.dataclasses import strict
 
 from ...errors import ConfigError
-from ...modules.configuration_mlp import check_mlp
-from ...user_configuration import UserRecommenderConfig
+from ...recommenders.user_configuration import UserRecommenderConfig
+from ...recommenders.wide_and_deep_configuration import check_mlp
 
 
 @strict

@@ -14,8 +14,8 @@ from transformers import initialization as init
 from ...catalogue import PADDING
 from ...modules.dropout import Dropout
 from ...modules.embedding_tables import grown
-from ...recommender import RecommenderOutput
-from ...wide_and_deep import WideAndDeepRecommender
+from ...recommenders.recommender import RecommenderOutput
+from ...recommenders.wide_and_deep import WideAndDeepRecommender
 from .configuration_neumf import NeuMFConfig
 
 

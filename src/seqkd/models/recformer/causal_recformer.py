@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ...collators import UNLABELLED, QueryCollator
-from ...recommender import RecommenderModel, RecommenderOutput
+from ...batches.collators import UNLABELLED, QueryCollator
+from ...recommenders.recommender import RecommenderModel, RecommenderOutput
 from . import dense_attention
 from .configuration_recformer import CausalRecformerConfig
 from .modeling_recformer import RecformerModel

@@ -5,8 +5,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import LongformerConfig
 
-from ...configuration import RecommenderConfig
 from ...errors import ConfigError
+from ...recommenders.configuration import RecommenderConfig
 
 POOLERS = ("cls", "mean")
 

@@ -1,4 +1,4 @@
-"""The authors' Recformer checkpoints as ours, without running what their pickles hold (see `seqkd.inert_pickle`).
+"""The authors' Recformer checkpoints as ours, without running what their pickles hold (see `seqkd.files.inert_pickle`).
 
 Three kinds of file of AaronHeee/RecFormer@26b00a5 hold the same encoder under different names:
 
@@ -27,8 +27,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ...inert_pickle import StoredTensor
-from ...torch_archive import read_archive
+from ...files.inert_pickle import StoredTensor
+from ...files.torch_archive import read_archive
 from .configuration_recformer import RecformerConfig
 from .modeling_recformer import RecformerModel
 from .pretraining_recformer import RecformerForPretraining

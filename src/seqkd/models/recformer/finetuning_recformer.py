@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ...checkpoints import checkpoints, problem_with
 from ...errors import ConfigError
+from ...files.checkpoints import checkpoints, problem_with
 from ...training_args import DistillationArguments
 from .encode_items import EncodeItems
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.models.longformer.modeling_longformer import LongformerEncoder
 
+from ...batches.history_collator import HistoryCollator
 from ...catalogue import Catalogue
 from ...errors import ConfigError, DataError
-from ...history_collator import HistoryCollator
-from ...recommender import RecommenderModel, RecommenderOutput
+from ...recommenders.recommender import RecommenderModel, RecommenderOutput
 from . import dense_attention
 from .configuration_recformer import RecformerConfig
 from .embeddings import RecformerEmbeddings

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...collators import UNLABELLED
+from ...batches.collators import UNLABELLED
+from ...batches.history_collator import HistoryCollator
 from ...errors import ConfigError
-from ...history_collator import HistoryCollator
-from ...recommender import RecommenderOutput
+from ...recommenders.recommender import RecommenderOutput
 from .configuration_recformer import RecformerConfig
 from .masking import IGNORED, mask_words, number_words
 from .modeling_recformer import RecformerModel

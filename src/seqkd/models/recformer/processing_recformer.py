@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ...data.text import CHARACTERS_PER_TOKEN
 from ...errors import CheckpointError, ConfigError, DataError
-from ...text import CHARACTERS_PER_TOKEN
 from .configuration_recformer import RecformerConfig
 from .token_batch import NAME, VALUE
 

@@ -4,9 +4,9 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...configuration import RecommenderConfig
 from ...errors import ConfigError
 from ...modules.sequence_encoder import ACTIVATIONS, NORM_STYLES
+from ...recommenders.configuration import RecommenderConfig
 
 PADDING_SIDES = ("right", "left")
 
@@ -32,7 +32,7 @@ class SASRecConfig(RecommenderConfig):
         scale_embedding: multiply item embeddings by the square root of `hidden_size` (the original SASRec).
         mask_padding_logit: leave the padding item out of the softmax; False is RecBole's loss.
         item_projection_size: P, width of the teacher space from which new items can be projected into the item table
-            (see `seqkd.item_projection`, which sets it); 0 without a projection.
+            (see `seqkd.fit_item_projection`, which sets it); 0 without a projection.
     """
 
     model_type = "seqkd_sasrec"

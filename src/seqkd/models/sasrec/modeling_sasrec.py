@@ -11,21 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ... import losses
+from ...batches.collators import QueryCollator
 from ...catalogue import PADDING
-from ...collators import QueryCollator
 from ...errors import ConfigError, DataError
+from ...functional import losses
 from ...modules.dropout import Dropout
 from ...modules.sequence_encoder import SequenceEncoder, causal_mask
-from ...recommender import RecommenderModel, RecommenderOutput
+from ...recommenders.recommender import RecommenderModel, RecommenderOutput
 from .configuration_sasrec import SASRecConfig
 
 
 class SASRecModel(RecommenderModel):
     """Self-attentive sequential recommendation (Kang and McAuley 2018, arXiv 1808.09781).
 
-    A student may ship with `item_projection`, which places new items from teacher space (see `seqkd.item_projection`);
-    recommending never reads it.
+    A student may ship with `item_projection`, which places new items from teacher space (see
+    `seqkd.fit_item_projection`); recommending never reads it.
     """
 
     config: SASRecConfig

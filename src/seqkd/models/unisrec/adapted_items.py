@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, DataError
 from ...modules.moe_adaptor import MoEAdaptor
-from ...recommender import RecommenderModel
+from ...recommenders.recommender import RecommenderModel
 from .configuration_unisrec import UniSRecConfig
 from .item_vectors import ItemVectors, checked_vectors
 

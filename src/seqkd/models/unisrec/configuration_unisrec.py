@@ -4,9 +4,9 @@
 
 from huggingface_hub.dataclasses import strict
 
-from ...configuration import RecommenderConfig
 from ...errors import ConfigError
 from ...modules.sequence_encoder import ACTIVATIONS
+from ...recommenders.configuration import RecommenderConfig
 
 
 @strict

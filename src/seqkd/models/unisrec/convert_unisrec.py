@@ -1,4 +1,4 @@
-"""The authors' UniSRec checkpoints as ours, without running what their pickles hold (see `seqkd.inert_pickle`).
+"""The authors' UniSRec checkpoints as ours, without running what their pickles hold (see `seqkd.files.inert_pickle`).
 
 Names of RUCAIBox/UniSRec@05aa5cb on the left, ours on the right; fused tensors are stacked in the order written:
 
@@ -29,8 +29,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ...inert_pickle import Placeholder, StoredTensor
-from ...torch_archive import read_archive
+from ...files.inert_pickle import Placeholder, StoredTensor
+from ...files.torch_archive import read_archive
 from .configuration_unisrec import UniSRecConfig
 from .modeling_unisrec import UniSRecModel
 

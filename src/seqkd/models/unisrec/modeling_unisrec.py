@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ...modules.dropout import Dropout
 from ...modules.moe_adaptor import MoEAdaptor
 from ...modules.sequence_encoder import SequenceEncoder, causal_mask
-from ...recommender import RecommenderOutput
+from ...recommenders.recommender import RecommenderOutput
 from .adapted_items import AdaptedItems
 from .configuration_unisrec import UniSRecConfig
 

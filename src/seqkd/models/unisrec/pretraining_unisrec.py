@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...collators import UNLABELLED
-from ...recommender import RecommenderOutput
+from ...batches.collators import UNLABELLED
+from ...recommenders.recommender import RecommenderOutput
 from .augmentation import drop_items
 from .configuration_unisrec import UniSRecConfig
 from .contrastive import sequence_item_contrast, sequence_sequence_contrast

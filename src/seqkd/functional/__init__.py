@@ -1,0 +1,1 @@
+"""Tensor functions without state: losses, scores of candidates, rankings and draws from them."""

@@ -1,0 +1,1 @@
+"""What models share: the verbs of every recommender, and of those that know users, edges, fields or heads."""

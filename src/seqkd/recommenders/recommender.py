@@ -1,0 +1,404 @@
+"""What every recommender can do, teacher or student: embed queries, score items, recommend in external ids, grow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput, cached_file
+
+from ..batches.collators import UNLABELLED, Collator, QueryCollator, Sequence, SequenceDataset
+from ..catalogue import FILE_NAME, PADDING, Catalogue
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import hub
+from ..functional import losses
+from .configuration import RecommenderConfig
+
+logger = logging.getLogger(__name__)
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+@dataclass
+class RecommenderOutput(ModelOutput):
+    """`query_embeddings (Q, D)`: one per query, comparable with `item_embeddings()` by `score`."""
+
+    query_embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """For every history its items (external ids, best first), their scores, and whether popularity had to answer.
+
+    A list is shorter than k when fewer than k items are left to recommend. `from_popularity` is true for a history
+    that is empty or holds no item of the catalogue.
+    """
+
+    item_ids: list[list[str]]
+    scores: list[list[float]]
+    from_popularity: list[bool]
+
+
+class RecommenderModel(PreTrainedModel):
+    """Base of all models. A subclass sets `config_class` and writes `forward` and `item_embeddings`.
+
+    `inputs` names the batch entries that `forward` reads. Knowledge of the world outside (external ids, how often an
+    item was bought) lives here: `catalogue` and the buffer `item_counts (I+1,)`.
+    """
+
+    config: RecommenderConfig
+    item_counts: Tensor
+    base_model_prefix = "recommender"
+    main_input_name = "item_ids"
+    inputs: tuple[str, ...] = ("item_ids", "sequence_ids", "position_ids", "query_index")
+
+    def __init__(self, config: RecommenderConfig) -> None:
+        super().__init__(config)
+        self.catalogue: Catalogue | None = None
+        self.users: Catalogue | None = None  # only of models that know users, see `user_recommender`
+        self.register_buffer("item_counts", torch.zeros(config.num_items + 1))
+
+    # ---- what a subclass writes -------------------------------------------------------------------------------
+
+    def forward(
+        self, item_ids: Tensor, sequence_ids: Tensor, position_ids: Tensor, query_index: Tensor
+    ) -> RecommenderOutput:
+        """Embed the queries of a packed batch (see `QueryCollator`)."""
+        raise NotImplementedError
+
+    def item_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
+        """`(I+1, D)`, row 0 padding; or `(*item_ids.shape, D)`."""
+        raise NotImplementedError
+
+    def content_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
+        """What the content of items says about them, without learned vectors: `(I+1, D)` or `(*item_ids.shape, D)`.
+
+        The teacher space from which a student takes over new items, see `seqkd.fit_item_projection`.
+
+        Raises:
+            ConfigError: the model reads no content.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} reads no content of items. Take the teacher space of a model that does (UniSRec), "
+            "or text vectors themselves."
+        )
+
+    @property
+    def embedding_size(self) -> int:
+        """D, width of query and item embeddings."""
+        return self.config.hidden_size
+
+    # ---- scores and losses ------------------------------------------------------------------------------------
+
+    @property
+    def scores_by_dot_product(self) -> bool:
+        """`score` is `query_embeddings @ item_embeddings().T / temperature`, so that the two tables are knowledge."""
+        return True
+
+    def score(self, query_embeddings: Tensor, item_ids: Tensor | None = None) -> Tensor:
+        """Logits `(Q, I+1)` over the catalogue, the padding item at the dtype's minimum, or `(Q, C)` for candidates.
+
+        Args:
+            query_embeddings: `(Q, D)` from `forward`.
+            item_ids: `(C,)` candidates shared by all queries, or `(Q, C)` candidates of each.
+        """
+        items = self.item_embeddings(item_ids)  # (I+1, D), (C, D) or (Q, C, D)
+        queries = query_embeddings / self.config.temperature  # not the logits: there are many more of them
+        # the product and sum: twice as fast on a CPU as the batched matmul of a vector that an einsum makes of it
+        logits = queries @ items.T if items.dim() == 2 else (items * queries[:, None]).sum(dim=2)
+        if item_ids is None:
+            logits[:, PADDING] = torch.finfo(logits.dtype).min
+        return logits
+
+    def catalogue_log_probs(self, query_embeddings: Tensor, item_ids: Tensor) -> Tensor:
+        """Log-softmax over the whole catalogue at `item_ids (Q, M)`, `(Q, M)`; 0 at padding."""
+        queries = query_embeddings / self.config.temperature
+        return losses.catalogue_log_probs(queries, self.item_embeddings(), item_ids)
+
+    def loss(self, query_embeddings: Tensor, targets: Tensor) -> Tensor:
+        """The configured recommendation loss of each labelled query, `(Q,)` without reduction.
+
+        Args:
+            query_embeddings: `(Q, D)`.
+            targets: `(Q,)` internal ids, none unlabelled.
+        """
+        config = self.config
+        if config.loss_type == "softmax":
+            return -self.catalogue_log_probs(query_embeddings, targets[:, None]).squeeze(1)
+        if config.loss_type == "sampled_softmax":
+            negatives, log_q = losses.sample_by_count(self.item_counts, config.num_negatives)  # (N,), (I+1,)
+            logits = self.score(query_embeddings, negatives)  # (Q, N)
+            positive = self.score(query_embeddings, targets[:, None]).squeeze(1)  # (Q,)
+            return losses.sampled_softmax(positive, logits, targets, negatives, log_q)
+        negatives = losses.sample_uniform(targets, config.num_items, config.num_negatives)  # (Q, N)
+        logits = self.score(query_embeddings, torch.cat([targets[:, None], negatives], dim=1))  # (Q, 1+N)
+        if config.loss_type == "bpr":
+            return losses.bpr(logits[:, 0], logits[:, 1:])
+        if config.loss_type == "gbce":
+            return losses.gbce(logits[:, 0], logits[:, 1:], num_items=config.num_items, t=config.gbce_t)
+        return losses.bce(logits[:, 0], logits[:, 1:])
+
+    def training_loss(self, output: RecommenderOutput, targets: Tensor, step_targets: Tensor | None = None) -> Tensor:
+        """The loss that trains this model without a teacher, `(Q,)`, 0 where a query is unlabelled.
+
+        Args:
+            targets: `(Q,)` internal ids or `UNLABELLED`.
+            step_targets: `(C,)` labels of the whole optimizer step, for losses that contrast within it.
+        """
+        labelled = targets != UNLABELLED
+        loss = self.loss(output.query_embeddings[labelled], targets[labelled])
+        return torch.zeros(len(targets), dtype=loss.dtype, device=loss.device).masked_scatter(labelled, loss)
+
+    # ---- external ids -----------------------------------------------------------------------------------------
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """External ids in the order of the item table, row 1 first."""
+        return self._known_catalogue().item_ids
+
+    def set_catalogue(self, catalogue: Catalogue, item_counts: Tensor | None = None) -> None:
+        """Attach the external ids, and how often each was bought in training (`(I+1,)`; for popularity and logQ)."""
+        if len(catalogue) != self.config.num_items:
+            raise ConfigError(
+                f"the catalogue holds {len(catalogue)} items, but the model was configured with num_items="
+                f"{self.config.num_items}. Build the model with num_items={len(catalogue)}, or grow it with add_items."
+            )
+        self.catalogue = catalogue
+        if item_counts is not None and item_counts.shape != self.item_counts.shape:
+            raise ConfigError(
+                f"item_counts must be {tuple(self.item_counts.shape)} (padding and every item), got "
+                f"{tuple(item_counts.shape)}. Use count_items(split.train, num_items)."
+            )
+        if item_counts is not None:
+            self.item_counts.copy_(item_counts)
+
+    @torch.no_grad()
+    def recommend(
+        self, histories: List[List[str]], k: int = 10, *, filter_seen: bool = True, batch_size: int = 1024
+    ) -> Recommendations:
+        """The k best items for each history, in external ids; a history need not occur in training.
+
+        Args:
+            histories: external item ids, oldest first. Unknown ids are skipped (and counted in a warning); only the
+                newest `max_position_embeddings` items are read, but all are filtered.
+            filter_seen: leave out what the history already holds.
+
+        Raises:
+            DataError: `k` is below 1, or a history is a bare string.
+        """
+        return self._answer(self._sequences(histories), k, filter_seen, batch_size)
+
+    def _sequences(self, histories: List[List[str]], users: np.ndarray | None = None) -> list[Sequence]:
+        """Histories as rows that ask for what comes next; `users (n,)` internal ids, 0 where unknown."""
+        catalogue = self._known_catalogue()
+        if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+            raise DataError("histories must be a list of lists of item ids, e.g. recommend([['B001', 'B007']]).")
+        encoded = [catalogue.encode(history) for history in histories]
+        unknown = sum(int((rows == PADDING).sum()) for rows in encoded)
+        if unknown:
+            logger.warning(
+                "%d of %d history items are not in the catalogue and are skipped.", unknown, sum(map(len, encoded))
+            )
+        encoded = [rows[rows != PADDING] for rows in encoded]
+        numbers = [0] * len(encoded) if users is None else users.tolist()
+        return [Sequence(rows, len(rows), 0, user) for rows, user in zip(encoded, numbers, strict=True)]
+
+    def _can_answer(self, sequence: Sequence) -> bool:
+        """False where only popularity is left."""
+        return len(sequence.item_ids) > 0
+
+    def _answer(self, sequences: List[Sequence], k: int, filter_seen: bool, batch_size: int) -> Recommendations:
+        catalogue = self._known_catalogue()
+        if k < 1:
+            raise DataError(f"k must be at least 1, got {k}.")
+        if k > len(catalogue):
+            logger.warning("k=%d is more than the catalogue's %d items; each list ends earlier.", k, len(catalogue))
+        items, scores = [], []
+        # a batch of scores over the whole catalogue is held at a time: no more than 2^26 of them
+        batch_size = max(1, min(batch_size, 2**26 // (len(catalogue) + 1)))
+        was_training = self.training
+        if was_training:
+            self.eval()
+        for at in range(0, len(sequences), batch_size):
+            part_items, part_scores = self._recommend_rows(
+                sequences[at : at + batch_size], min(k, len(catalogue)), filter_seen
+            )
+            items += [catalogue.decode(row) for row in part_items]
+            scores += part_scores
+        if was_training:
+            self.train()
+        return Recommendations(items, scores, [not self._can_answer(sequence) for sequence in sequences])
+
+    def _recommend_rows(
+        self, sequences: List[Sequence], k: int, filter_seen: bool
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        popularity = torch.log1p(self.item_counts) - torch.log1p(self.item_counts.sum())  # (I+1,)
+        scores = popularity.repeat(len(sequences), 1)  # (B, I+1)
+        known = [row for row, sequence in enumerate(sequences) if self._can_answer(sequence)]
+        if known:
+            batch = self.collator(tail=True)([sequences[row] for row in known])
+            inputs = {name: batch[name].to(self.device) for name in self.inputs}
+            scores[known] = self.score(self(**inputs).query_embeddings).to(scores.dtype)
+        blocked = torch.finfo(scores.dtype).min
+        scores[:, PADDING] = blocked
+        if filter_seen:
+            for row, sequence in enumerate(sequences):
+                scores[row, torch.from_numpy(sequence.item_ids).to(scores.device)] = blocked
+        best = scores.topk(k)
+        keep = best.values > blocked
+        return (
+            [row[kept].tolist() for row, kept in zip(best.indices, keep, strict=True)],
+            [row[kept].tolist() for row, kept in zip(best.values, keep, strict=True)],
+        )
+
+    def collator(self, *, tail: bool = False, seen: bool = False, training: bool = False) -> Collator:
+        """What lays batches out the way this model reads them.
+
+        Args:
+            tail: also ask the unlabelled query after the last item.
+            seen: add the pairs `seen_query`, `seen_items`.
+            training: the batches are for training: a model that cannot answer all queries of a row at once then draws
+                one of them.
+        """
+        return QueryCollator(self.config.max_position_embeddings, tail=tail, seen=seen)
+
+    def training_rows(self, sequences: SequenceDataset) -> Dataset:
+        """What this model is trained on: the rows of a split as they are, or in pieces (see `seqkd.batches.pairs`)."""
+        return sequences
+
+    @torch.no_grad()
+    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
+        """Grow the catalogue. Old rows stay bit-equal; a new row is `embeddings (n, D)`, or the mean of the old rows.
+
+        Raises:
+            DataError: an id is already in the catalogue, or `embeddings` has another shape.
+        """
+        table = cast(nn.Embedding, self.get_input_embeddings()).weight  # (I+1, D)
+        if embeddings is None:
+            embeddings = table[1:].mean(dim=0).expand(len(item_ids), -1)
+        if tuple(embeddings.shape) != (len(item_ids), table.shape[1]):
+            raise DataError(f"embeddings must be {(len(item_ids), table.shape[1])}, got {tuple(embeddings.shape)}.")
+        if not torch.isfinite(embeddings).all():
+            raise DataError("embeddings hold NaN or infinite values, which every list of recommendations would feel.")
+        self._extend_catalogue(item_ids)  # first: it refuses known and repeated ids
+        grown = nn.Embedding(len(table) + len(item_ids), table.shape[1], padding_idx=PADDING).to(table)
+        grown.weight.copy_(torch.cat([table, embeddings.to(table)]))
+        self.set_input_embeddings(grown)
+
+    def _extend_catalogue(self, item_ids: List[str]) -> None:
+        """The external side of `add_items`: ids, counts, the number of items."""
+        catalogue = self._known_catalogue()
+        known = [item for item in item_ids if item in catalogue]
+        if known:
+            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
+        self.catalogue = catalogue.extend(item_ids)
+        self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(len(item_ids))])
+        self.config.num_items += len(item_ids)
+
+    def _known_catalogue(self) -> Catalogue:
+        if self.catalogue is None:
+            raise ConfigError("this model knows no external ids yet. Call model.set_catalogue(split.catalogue) first.")
+        return self.catalogue
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+        """As in transformers, with `item_ids.json` beside the weights. Refuses weights that are not finite."""
+        self._check_finite(f"{self.__class__.__name__} is not saved to {save_directory}")
+        super().save_pretrained(save_directory, **kwargs)
+        if self.catalogue is not None and kwargs.get("is_main_process", True):
+            self.catalogue.save(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As in transformers, from a folder or the Hub, but never partly: safetensors only, all tensors, all finite.
+
+        Raises:
+            CheckpointError: tensors are missing, superfluous, of another shape or not finite, or the id list has
+                another length than the item table.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True
+        kwargs["ignore_mismatched_sizes"] = True  # so that a mismatch is reported below, with both shapes
+        name = pretrained_model_name_or_path
+        if os.path.isdir(name) and (Path(name) / hub.INDEX).is_file():
+            hub.weight_files(Path(name))  # transformers itself would follow an index out of a local folder
+        try:
+            loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{name}: model.safetensors is cut or damaged ({error}). Copy it again, or take an earlier checkpoint."
+            ) from error
+        model, info = loaded
+        for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+            if info[problem]:
+                raise CheckpointError(
+                    f"{name}: {problem.replace('_', ' ')} in model.safetensors: {sorted(map(str, info[problem]))[:5]}. "
+                    "The weights do not belong to this config.json; take both from the same checkpoint."
+                )
+        model._check_finite(f"{name} is not loaded")
+        where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **where)
+        if path is not None:
+            catalogue = Catalogue.load(path)
+            if len(catalogue) != model.config.num_items:
+                raise CheckpointError(
+                    f"{name}: {FILE_NAME} lists {len(catalogue)} items, config.json says num_items="
+                    f"{model.config.num_items}. Take both from the same checkpoint."
+                )
+            model.catalogue = catalogue
+        return (model, info) if wants_info else model
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        card: str | os.PathLike | None = None,
+        private: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload weights, ids and the card; returns the commit's address.
+
+        Args:
+            card: folder to which `write_card` wrote; by default the folder this model was loaded from.
+
+        Raises:
+            CheckpointError: there is no card. Others: see `hub.push`.
+        """
+        source = Path(card if card is not None else self.name_or_path or ".")
+        if not (source / hub.CARD).is_file():
+            raise CheckpointError(
+                f"there is no {hub.CARD} in {source}. Write one with write_card(folder, ...), then card=folder."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(source / hub.CARD, folder)
+            if (source / hub.EVAL_RESULTS).is_dir():
+                shutil.copytree(source / hub.EVAL_RESULTS, Path(folder, hub.EVAL_RESULTS))
+            self.save_pretrained(folder)
+            return hub.push(folder, repo_id, private=private, token=token, revision=revision)
+
+    def _check_finite(self, what: str) -> None:
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise CheckpointError(f"{what}: {name} holds NaN or infinite values. Go back to an earlier checkpoint.")
+
+
+def count_items(rows, num_items: int) -> Tensor:
+    """How often each item occurs in a part of a split, `(I+1,)` float32."""
+    items = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows["item_ids"]] or [np.zeros(0, np.int64)])
+    return torch.from_numpy(np.bincount(items, minlength=num_items + 1).astype(np.float32))
+
+
+__all__ = ["UNLABELLED", "Recommendations", "RecommenderModel", "RecommenderOutput", "count_items"]

@@ -1,0 +1,32 @@
+import torch
+from datasets import Dataset, Features, List, Value
+
+from seqkd.batches.collators import SequenceDataset
+from seqkd.batches.positives import Positives
+from seqkd.catalogue import Catalogue
+
+
+def rows(histories, first, start, users):
+    kinds = {"user_id": Value("string"), "item_ids": List(Value("int32")), "first_target": Value("int32")}
+    columns = {"user_id": users, "item_ids": histories, "first_target": first, "query_start": start}
+    return Dataset.from_dict(columns, features=Features({**kinds, "query_start": Value("int64")}))
+
+
+def test_windows_of_one_user_are_one_user():
+    part = rows([[5, 6, 7], [7, 8], [1, 2]], [1, 1, 1], [0, 3, 5], ["u", "u", "v"])
+    positives = Positives(SequenceDataset(part, 9))
+    assert positives.query_user.tolist() == [1, 1, 1, 1, 1, 2, 2]
+    asked = positives.of_queries(torch.tensor([0, 6]), torch.tensor([[8, 5, 1], [8, 2, 9]]))
+    assert asked.tolist() == [[True, True, False], [False, True, False]]
+
+
+def test_users_are_known_by_their_internal_ids():
+    part = rows([[1], [2, 3]], [1, 2], [0, 1], ["u", "v"])
+    positives = Positives(SequenceDataset(part, 3, Catalogue(["v", "u"])))
+    assert positives.query_user.tolist() == [2, 1]
+    has = positives.of_users(torch.tensor([1, 2]), torch.tensor([3, 1]))
+    assert has.tolist() == [True, True]
+    assert positives.of_users(torch.tensor([1, 2])[:, None], torch.tensor([[1, 2, 3]])).tolist() == [
+        [False, True, True],
+        [True, False, False],
+    ]
