@@ -60,7 +60,8 @@ class RCEKD(Method):
     kept for the epoch: N list_length int32 that are saved with the run. One full ranking costs Q x I scores.
 
     Knowledge: `query_topk` (with the items of training; the paper leaves them in), `query_embeddings` and
-    `item_embeddings`, by which the teacher scores what it did not list. Memory: Q (2K+L) d for its vectors.
+    `item_embeddings`, by which the teacher scores what it did not list. Memory: Q (2K+L) d for its vectors,
+    130 MB measured on CiteULike.
     """
 
     config_class = RCEKDConfig

@@ -19,7 +19,7 @@ class Experts(nn.Module):
 
     The mixture is linear, so all second layers are one product of the weighted hidden units `(n, M * hidden)`. Once
     the temperature is low, few experts have a weight; on the CPU only those are asked then. Memory is
-    `n * M * hidden` floats, or `n * hidden * experts with a weight`.
+    `n * M * hidden` floats, or `n * hidden * experts with a weight`; three times that in training.
 
     Args:
         student_size: D.
