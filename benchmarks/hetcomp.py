@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,18 @@ from hetcomp_data import FILES, KS, PROTOCOL, metrics_of_lists
 from heterogeneous_teachers import KINDS, OUTPUT, RESULTS, Bench
 from journal import about
 
-from seqkd import Distiller, Knowledge, load_trajectories, rank_consensus, rank_targets
+from seqkd import Distiller, Knowledge, export, load_trajectories, rank_consensus, rank_targets
 from seqkd.knowledge.ensemble import consensus
 from seqkd.knowledge.interview import best_items
 from seqkd.methods import METHODS
+from seqkd.recommenders.user_recommender import UserRecommender
 
 TRAINING = {"learning_rate": 5e-3, "decay": 1e-2, "every": 10}
-RANKING = {"list_length": 100}  # of the consensus
 # by run: the method, its settings, and what is tried
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "alone": ("", {}),
-    "rrd": ("rrd", RANKING),
-    "dcd": ("dcd", {**RANKING, "under": 50, "over": 50}),
+    "rrd": ("rrd", {"list_length": 100}),
+    "dcd": ("dcd", {}),
     "full_ce": ("full_ce", {}),
     "hetcomp": ("hetcomp", {}),
     "hetcomp, no curriculum": ("hetcomp", {"curriculum": False}),
@@ -46,7 +46,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 GRID: dict[str, dict[str, list[float]]] = {
     "alone": {"decay": [1e-3, 1e-2, 1e-1]},
     "rrd": {"weight": [1e-2, 1e-1, 1.0]},
-    "dcd": {"weight": [1e-2, 1e-1, 1.0]},
+    "dcd": {"weight": [1e-3, 1e-2, 1e-1]},
     "full_ce": {"weight": [0.1, 1.0, 10.0]},
     "hetcomp": {"weight": [7.5], "decay": [1e-3, 1e-2, 1e-1]},  # alone in the loss, a weight is none under Adam
 }
@@ -96,20 +96,13 @@ class Students(Bench):
         """All moments of all teachers, `mf@0` to `itemae@3`."""
         return load_trajectories(OUTPUT / self.options.data / "knowledge" / str(seed))
 
-    def converged(self, seed: int) -> dict[str, Knowledge]:
-        """The last moment of each teacher."""
-        found = self.checkpoints(seed)
-        last = {name.split("@")[0]: name for name in sorted(found)}
-        return {teacher: found[name] for teacher, name in last.items()}
-
     def consensus_of(self, seed: int) -> None:
         """How good the ensemble is that teaches, by the lists on which the converged teachers agree."""
         if ("ensemble", seed) in {(entry["run"], entry["seed"]) for entry in self.noted}:
             return
         started, lists = time.time(), {"valid": [], "test": []}
         for kind in KINDS:
-            folder = OUTPUT / self.options.data / "teachers" / f"{kind}-{seed}"
-            model = KINDS[kind][1].from_pretrained(folder)
+            model = self.teacher(kind, seed)
             for part, rows in (("valid", self.data.valid), ("test", self.data.test)):
                 lists[part].append(best_items(model, rows, 200))
         metrics = {}
@@ -164,9 +157,15 @@ class Students(Bench):
         }
         self.note(entry)
 
+    @cache  # noqa: B019  there is one bench
     def ensemble(self, seed: int) -> Knowledge:
         """The consensus of the converged teachers."""
-        return rank_consensus(self.converged(seed), k=100)
+        asked = {"split": self.data.split, "part": "train", "tables": ("query_topk",), "k": 500, "filter_seen": True}
+        told = {kind: export(self.teacher(kind, seed), self.data.split.train, **asked) for kind in KINDS}
+        return rank_consensus(told, k=500)
+
+    def teacher(self, kind: str, seed: int) -> UserRecommender:
+        return KINDS[kind][1].from_pretrained(OUTPUT / self.options.data / "teachers" / f"{kind}-{seed}").eval()
 
     def note(self, entry: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from .batches.collators import UNLABELLED, SequenceDataset
+from .batches.collators import UNLABELLED, SequenceDataset, require_sequences
 from .batches.curriculum import Curriculum, QuerySampler, history_statistics
 from .batches.pairs import TrainingPairs
 from .batches.positives import Positives
@@ -52,6 +52,7 @@ class DistillationTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
+        require_sequences(train_dataset)
         self.collator = distiller.student.collator(tail=args.tail_queries, training=True)
         self.sequences = train_dataset
         self._positives: Positives | None = None

@@ -55,6 +55,7 @@ def test_draws_depend_on_pair_seed_and_epoch_alone():
     assert not torch.equal(collate(pairs.__getitems__([0, 1, 2, 3, 4]))["negatives"], whole)
 
 
+@pytest.mark.filterwarnings("error")  # numpy warns where a scalar overflows, and not where an array does
 def test_who_has_nearly_everything_gets_what_is_left():
     """One item of 2,000 is free: a hundred draws mostly miss it."""
     everything = [item for item in range(1, 2001) if item != 777]

@@ -46,6 +46,12 @@ def test_a_part_that_does_not_begin_at_the_first_row():
     assert targets.tolist() == [1, 2, 4, 5] and owner.tolist() == [0, 1, 1, 1]
 
 
+def test_an_item_is_in_a_set_once():
+    dataset = TargetSets(rows_with_targets([([1], [5, 3, 5]), ([2], [5, 5])]), 5)
+    targets, owner = dataset.targets_of(torch.tensor([0, 4]))
+    assert targets.tolist() == [5, 3, 5] and owner.tolist() == [0, 0, 1]
+
+
 def test_the_trainer_evaluates_sets(tmp_path):
     split = tiny_split()
     student = MFModel(MFConfig(num_users=USERS, num_items=ITEMS, hidden_size=4))

@@ -9,13 +9,13 @@ from torch import nn
 
 from seqkd.batches.collators import SequenceDataset
 from seqkd.batches.target_sets import TargetSets
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, DataError
 from seqkd.evaluation.ranks import metrics_of, rank_targets
 from seqkd.recommenders.configuration import RecommenderConfig
 from seqkd.recommenders.recommender import RecommenderModel, RecommenderOutput
 
 from ..batches.test_target_sets import rows_with_targets
-from ..tiny import rows_of
+from ..tiny import rows_of, tiny_sasrec, tiny_split
 
 # newest item: score of padding (which must never be ranked), 1, 2, 3, 4, 5
 AFTER = {1: [0, 9, 5, 4, 3, 2], 2: [99, 1, 8, 2, 2, 0]}
@@ -185,3 +185,9 @@ def test_a_rank_beyond_the_depth_of_sets():
     assert ranks.ranks.tolist() == [1, 0, 1, 1, 1, 1]
     with pytest.raises(ConfigError, match="only the first 1"):
         ranks.metrics((2,))
+
+
+def test_a_bare_part_is_refused_with_what_to_write():
+    split = tiny_split()
+    with pytest.raises(DataError, match=r"these rows are a Dataset.*SequenceDataset\(split.train"):
+        rank_targets(tiny_sasrec(split), split.test)

@@ -118,6 +118,18 @@ def test_moments_by_step_of_a_model_that_knows_users(tmp_path):
     assert loaded["mf@1"].source.teacher_revision == revision(short.student)
 
 
+def test_no_moment_by_step_comes_after_the_best_model(tmp_path):
+    """As a curriculum it would lead beyond what the teacher ends with, and the best itself would come twice."""
+    trajectory = Trajectory(SPLIT, tmp_path / "out", "gnn", k=5, steps=range(3, 30, 3))
+    saved = {"save_strategy": "epoch", "load_best_model_at_end": True, "learning_rate": 0.3}
+    trainer, _ = trained(tmp_path, trajectory=trajectory, **saved)
+    best, kept = trainer.state.best_global_step, tmp_path / "out" / "moments" / "gnn"
+    assert best in trajectory.steps and best < trainer.state.global_step
+    assert {path.name for path in kept.iterdir()} == {f"step-{step}" for step in trajectory.steps if step < best}
+    revisions = [said.source.teacher_revision for said in trajectory.knowledge.values()]
+    assert len(set(revisions)) == len(revisions) == best // 3
+
+
 def test_a_killed_run_and_a_killed_export_go_on(tmp_path, monkeypatch):
     straight, _ = trained(tmp_path / "a")
     expected = load_trajectories(tmp_path / "a" / "knowledge")

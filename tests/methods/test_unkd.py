@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from seqkd.distiller import Distiller
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, KnowledgeError
 from seqkd.methods.unkd import UnKD, UnKDConfig, draw_pairs, geometric, pairwise, popularity_groups
 from seqkd.recommenders.recommender import count_items
 from seqkd.trainer import DistillationTrainer
 
 from ..tiny import ITEMS, arguments
-from .tiny_rankings import batch_of, dataset, mf, near, rankings, set_split, tensor
+from .tiny_rankings import batch_of, dataset, mf, near, rankings, set_split, tensor, unfiltered
 
 SPLIT = set_split()
 
@@ -157,6 +157,11 @@ def test_training_teaches_the_order_within_groups(tmp_path):
 def test_what_is_popular_has_to_be_known():
     with pytest.raises(ConfigError, match="count_items"):
         distiller_of(student=mf(SPLIT))
+
+
+def test_lists_of_what_users_have_are_refused():
+    with pytest.raises(KnowledgeError, match=r"lists of 't' hold what users have already.*filter_seen=True"):
+        Distiller(student_of(), {"unkd": UnKD()}, {}, {"t": unfiltered(rankings(SPLIT))})
 
 
 @pytest.mark.parametrize("wrong", [{"groups": 0}, {"pairs": 0}, {"sampling_temperature": 0.0}])

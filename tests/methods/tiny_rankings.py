@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -62,6 +64,18 @@ def rankings(split: Split, seed: int = 0, length: int = 6) -> Knowledge:
     }
     source = Source(f"teacher{seed}", "r", split.fingerprint, "train", "dot", 1.0, {})
     return Knowledge.from_tables(tables, source=source, catalogue=split.catalogue)
+
+
+def of_others(said: Knowledge, rows: int) -> Knowledge:
+    """The same items, but as many queries."""
+    tables = {name: said.table(name) for name in said.tables}
+    tables |= {name: t[torch.arange(rows) % len(t)] for name, t in tables.items() if name.startswith("query_")}
+    return Knowledge.from_tables(tables, source=said.source, catalogue=said.catalogue)
+
+
+def unfiltered(said: Knowledge) -> Knowledge:
+    """As `export` makes it by default."""
+    return Knowledge(replace(said.source, options={"filter_seen": False}), said.catalogue, said.tables)
 
 
 def batch_of(split: Split, pairs: list[int], distiller: Distiller) -> dict[str, Tensor]:

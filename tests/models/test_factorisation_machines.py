@@ -96,6 +96,15 @@ def test_a_known_user_without_a_history(kind):
 
 
 @BOTH
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_answer_too(kind, dtype):
+    model = tiny(kind).to(dtype)
+    embedded = model(user_ids=torch.tensor([1, 0]), histories=torch.tensor([[2, 1], [0, 0]])).query_embeddings
+    assert embedded.dtype == dtype and embedded.isfinite().all()
+    assert len(model.recommend([["item3"], []], 4, users=["u0", "nobody"]).item_ids[1]) == 4
+
+
+@BOTH
 def test_only_the_window_is_read_and_all_is_filtered(kind):
     model = tiny(kind)
     told = model.recommend([["item3", "item9", "item4"], ["item8", "item3", "item9", "item4"]], ITEMS)

@@ -8,15 +8,20 @@ import os
 
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from seqkd.batches.collators import Sequence
 from seqkd.catalogue import Catalogue
+from seqkd.data.interactions import load_interactions
+from seqkd.data.splits import leave_one_out
 from seqkd.errors import CheckpointError, ConfigError, DataError
 from seqkd.models.sasrec import SASRecConfig, SASRecModel
 from seqkd.recommenders.recommender import RecommenderModel, count_items
+
+from ..tiny import rows_of
 
 ITEMS = [f"B{i:02d}" for i in range(1, 11)]  # B01 is row 1
 COUNTS = torch.tensor([0.0, 3, 9, 1, 7, 2, 8, 4, 6, 5, 0])  # most bought: B02 B06 B04 B08 B09 ...
@@ -132,8 +137,19 @@ def test_catalogue_and_counts_of_another_size_are_refused(model):
 
 
 def test_count_items():
-    assert count_items({"item_ids": [[1, 2, 2], [3]]}, 4).tolist() == [0, 1, 2, 1, 0]
-    assert count_items({"item_ids": []}, 2).tolist() == [0, 0, 0]
+    rows = rows_of([[1, 2, 2], [3]], last_only=False)
+    assert count_items(rows, 4).tolist() == [0, 1, 2, 1, 0]
+    assert count_items(rows.select([1]), 4).tolist() == [0, 0, 0, 1, 0]
+    assert count_items(rows.select([]), 2).tolist() == [0, 0, 0]
+
+
+def test_count_items_of_a_history_that_is_cut_into_overlapping_rows():
+    bought = [("long", item) for item in range(1, 31)] + [("short", item) for item in (1, 2, 3)]
+    log = [{"user_id": user, "item_id": f"{item:02}", "timestamp": at} for at, (user, item) in enumerate(bought)]
+    split = leave_one_out(load_interactions(Dataset.from_list(log)), max_length=6)
+    assert len(split.train) > 2
+    counts = count_items(split.train, len(split.catalogue))
+    assert counts[split.catalogue.encode(["01", "02", "28"])].tolist() == [2, 1, 1] and counts.sum() == 28 + 1
 
 
 # ---- scores and losses --------------------------------------------------------------------------------------------

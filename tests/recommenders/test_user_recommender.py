@@ -123,6 +123,8 @@ def test_strangers_are_refused(users, told):
 def test_one_user_for_each_history():
     with pytest.raises(DataError, match="1 users for 2 histories"):
         tables(tiny_split()).recommend([[], []], users=["u1"])
+    with pytest.raises(DataError, match=r"users=\['u1'\]"):  # else it would be asked for the users u and 1
+        tables(tiny_split()).recommend([[], []], users="u1")
 
 
 def test_saved_with_its_users(tmp_path):

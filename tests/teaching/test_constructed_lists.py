@@ -11,7 +11,7 @@ from seqkd.knowledge import Knowledge
 from seqkd.method import Epoch
 from seqkd.teaching.constructed_lists import ConstructedLists, ConstructedListsConfig
 
-from ..methods.tiny_rankings import dataset
+from ..methods.tiny_rankings import dataset, of_others
 from ..methods.tiny_trajectories import SPLIT, trajectories
 from ..tiny import USERS, nobody
 
@@ -92,8 +92,23 @@ def test_kind_errors():
     seen = Knowledge(replace(said["t0@0"].source, options={"filter_seen": False}), SPLIT.catalogue, said["t0@0"].tables)
     with pytest.raises(KnowledgeError, match=r"'t0@0' hold what users have already.*filter_seen=True"):
         lists_of({**said, "t0@0": seen})
-    with pytest.raises(KnowledgeError, match=f"answer {USERS} queries, but the training part asks 7"):
-        begin(lists_of(), 1, lambda k: torch.ones(7, k, dtype=torch.int32))
+
+
+def test_teachers_of_another_split_are_refused():
+    """Of as many users, as a split by another seed is; each is taken for his neighbour."""
+    others = {}
+    for name, said in trajectories().items():
+        tables = {table: said.table(table).roll(1, dims=0) for table in said.tables}
+        others[name] = Knowledge.from_tables(tables, source=said.source, catalogue=said.catalogue)
+    with pytest.raises(KnowledgeError, match=r"the user of query 0 has item \d+, who has not"):
+        begin(lists_of(others))
+
+
+@pytest.mark.parametrize("curriculum", [True, False])
+def test_teachers_of_other_queries_are_refused_before_anything_is_taught(curriculum):
+    more = {name: of_others(said, USERS + 5) for name, said in trajectories().items()}
+    with pytest.raises(KnowledgeError, match=f"'t0@0' answers {USERS + 5} queries, but the training part asks {USERS}"):
+        begin(lists_of(more, curriculum=curriculum), 0)
 
 
 @pytest.mark.parametrize(

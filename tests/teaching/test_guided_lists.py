@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from seqkd.batches.positives import Positives
 from seqkd.errors import ConfigError, KnowledgeError
 from seqkd.method import Epoch
 from seqkd.teaching.guided_lists import GuidedLists
 
-from ..methods.tiny_rankings import rankings, set_split
+from ..methods.tiny_rankings import dataset, of_others, rankings, set_split, unfiltered
 from ..tiny import ITEMS, USERS, nobody
 
 SPLIT = set_split()
-POSITIVES = None  # of no concern here
+POSITIVES = Positives(dataset(SPLIT))
 
 
 class Drawn(NamedTuple):
@@ -32,12 +33,11 @@ def rule(ranked, generator):
 class Student:
     """Ranks otherwise whenever it is asked."""
 
-    def __init__(self, rows: int = USERS) -> None:
-        self.asked, self.rows = 0, rows
+    asked = 0
 
     def topk(self, k: int) -> Tensor:
         self.asked += 1
-        return (torch.arange(self.rows)[:, None] + torch.arange(k) + self.asked).int() % ITEMS + 1
+        return (torch.arange(USERS)[:, None] + torch.arange(k) + self.asked).int() % ITEMS + 1
 
 
 def lists_of(refresh: int = 1, length: int = 4) -> GuidedLists:
@@ -94,11 +94,11 @@ def test_a_student_is_not_asked_for_no_places():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="on_epoch_begin"):
         lists_of().of("a", torch.tensor([0]))
-    with pytest.raises(KnowledgeError, match=f"answer {USERS} queries, but the student is trained on 7"):
-        draw(lists_of(), Student(7).topk, 0)
-    with pytest.raises(KnowledgeError, match="'none': 0"):
-        GuidedLists({"a": rankings(SPLIT), "none": Nothing()}, ITEMS, 4, 1)
-
-
-class Nothing:
-    num_queries = 0
+    for length in (4, 0):  # the student need not be asked for it to be noticed
+        lists = GuidedLists({"a": of_others(rankings(SPLIT), USERS + 5)}, ITEMS, length, 1)
+        with pytest.raises(KnowledgeError, match=f"'a' answers {USERS + 5} queries, but .* asks {USERS}"):
+            draw(lists, Student().topk, 0)
+    with pytest.raises(KnowledgeError, match=r"lists of 'a' hold what users have already.*filter_seen=True"):
+        GuidedLists({"a": unfiltered(rankings(SPLIT))}, ITEMS, 4, 1)
+    with pytest.raises(KnowledgeError, match="'few': 5"):
+        GuidedLists({"a": rankings(SPLIT), "few": of_others(rankings(SPLIT), 5)}, ITEMS, 4, 1)

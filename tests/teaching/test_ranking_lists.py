@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, KnowledgeError
 from seqkd.teaching.ranking_lists import RankingLists, RankingListsConfig
 
-from ..methods.tiny_rankings import begin, rankings, set_split
-from ..tiny import ITEMS
+from ..methods.tiny_rankings import begin, of_others, rankings, set_split, unfiltered
+from ..tiny import ITEMS, USERS
 
 
 class Drawing(torch.nn.Module):
@@ -21,9 +21,10 @@ class Drawing(torch.nn.Module):
         self.lists.draw(epoch, epoch.positives.of_queries)
 
 
-def drawing(**config):
+def drawing(said=None, **config):
     settings = {"interesting": 4, "uninteresting": 3, "sampling": "position", **config}
-    return Drawing(RankingLists(RankingListsConfig(**settings), {"one": rankings(set_split())}, "query_topk", ITEMS))
+    knowledge = {"one": said or rankings(set_split())}
+    return Drawing(RankingLists(RankingListsConfig(**settings), knowledge, "query_topk", ITEMS))
 
 
 def test_new_lists_in_every_epoch_and_the_same_for_the_same_epoch():
@@ -82,3 +83,15 @@ def test_asked_before_an_epoch_begins():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         RankingListsConfig(**wrong)
+
+
+@pytest.mark.parametrize("rows", [USERS + 5, USERS - 5])
+def test_teachers_of_other_queries_are_refused(rows):
+    split = set_split()
+    with pytest.raises(KnowledgeError, match=f"'one' answers {rows} queries, but the training part asks {USERS}"):
+        begin(drawing(of_others(rankings(split), rows)), split)
+
+
+def test_lists_of_what_users_have_are_refused():
+    with pytest.raises(KnowledgeError, match=r"lists of 'one' hold what users have already.*filter_seen=True"):
+        drawing(unfiltered(rankings(set_split())))

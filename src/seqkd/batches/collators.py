@@ -83,11 +83,31 @@ class SequenceDataset(Dataset):
         return self.query_start, np.maximum(np.diff(self.offsets) - self.first_target + tail, 1)
 
     @property
+    def new_from(self) -> np.ndarray:
+        """Where a row begins to tell what no row before it told, `(rows,)`: rows cut from one history overlap."""
+        opens = np.ones(len(self), dtype=bool)  # the first row of its user
+        opens[1:] = self.owner[1:] != self.owner[:-1]
+        return np.where(opens, 0, self.first_target).astype(np.int64)
+
+    @property
     def num_queries(self) -> int:
         """Query ids this part reserves (labelled ones and tails)."""
         if not len(self):
             return 0
         return int((self.query_start + np.diff(self.offsets) - self.first_target + 1).max())
+
+
+def require_sequences(rows: Any) -> None:
+    """Refuse a bare part of a split where its rows are wanted.
+
+    Raises:
+        DataError: `rows` are none of `SequenceDataset`.
+    """
+    if not isinstance(rows, SequenceDataset):
+        raise DataError(
+            f"these rows are a {type(rows).__name__}, which tells neither items nor users. Wrap the part: "
+            "SequenceDataset(split.train, len(split.catalogue), split.users)."
+        )
 
 
 class Collator(Protocol):

@@ -30,9 +30,7 @@ class TrainingPairs(Dataset):
     def __init__(self, sequences: SequenceDataset) -> None:
         self.sequences, self.positives = sequences, Positives(sequences)
         lengths, first = np.diff(sequences.offsets), sequences.first_target.astype(np.int64)
-        opens = np.ones(len(sequences), dtype=bool)  # the first row of its user; later ones repeat what came before
-        opens[1:] = sequences.owner[1:] != sequences.owner[:-1]
-        start = np.where(opens, 0, first)
+        start = sequences.new_from
         count = lengths - start
         self.row = np.repeat(np.arange(len(sequences)), count)
         position = start[self.row] + ranges(count)
@@ -127,7 +125,7 @@ class PairCollator:
             every = np.arange(1, pairs.sequences.num_items + 1)
             free = every[~np.isin(key + every, pairs.positives.keys)]
             if len(free):  # who has everything keeps what was drawn: there is no negative
-                draw = scattered(keys[row, column], self.seed, self.epoch, 100)
+                draw = int(scattered(keys[row, [column]], self.seed, self.epoch, 100)[0])  # numpy warns of scalars
                 negatives[row, column] = free[draw % len(free)]
         return negatives
 

@@ -26,16 +26,22 @@ class TargetSets(SequenceDataset):
 
     @property
     def sizes(self) -> np.ndarray:
-        """How many targets each row has, `(rows,)`."""
+        """How many targets each row has, `(rows,)`, repeats among them."""
         return np.diff(self.offsets) - self.first_target
 
     def targets_of(self, query_ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The targets of some queries `(Q,)`, one list after the other, and whose each is: `(T,)` in `0..Q-1`."""
+        """The targets of some queries `(Q,)`, one list after the other, and whose each is: `(T,)` in `0..Q-1`.
+
+        A set holds an item once, however often its user comes back to it.
+        """
         rows = self._row_of[query_ids.cpu().numpy()]
         sizes = self.sizes[rows]
         owner = np.repeat(np.arange(len(rows)), sizes)
         at = (self.offsets[rows] + self.first_target[rows])[owner] + ranges(sizes)
-        return self.values[at].astype(np.int64), owner
+        items = self.values[at].astype(np.int64)
+        _, first = np.unique(owner * (self.num_items + 1) + items, return_index=True)
+        first.sort()
+        return items[first], owner[first]
 
     @property
     def _row_of(self) -> np.ndarray:

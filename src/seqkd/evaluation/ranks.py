@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from ..batches.collators import SequenceDataset
+from ..batches.collators import SequenceDataset, require_sequences
 from ..batches.target_sets import TargetSets
 from ..errors import ConfigError
 from ..recommenders.recommender import RecommenderModel
@@ -83,9 +83,11 @@ def rank_targets(
 
     Raises:
         ConfigError: `history` is neither word, or the model knows users and the rows number them otherwise.
+        DataError: the rows are a bare part of a split.
     """
     if history not in HISTORY:
         raise ConfigError(f"history must be one of {HISTORY}, got {history!r}.")
+    require_sequences(dataset)
     if model.users is not None and dataset.users != model.users:
         raise ConfigError(
             "the rows and the model do not number users alike; ranks would be those of other users. Give the rows the "

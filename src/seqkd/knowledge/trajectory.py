@@ -119,11 +119,12 @@ class Trajectory(TrainerCallback):
         if not state.is_world_process_zero:
             return
         teacher, candidates = kwargs["model"].student, self._candidates()
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         if self.steps:
-            chosen = [step for step in self.steps if step in candidates and step < state.global_step]
+            last = (state.best_global_step if best else None) or state.global_step  # of the model it ends with
+            chosen = [step for step in self.steps if step in candidates and step < last]
         else:
             metrics = metrics_by_step(args, state)
-            best = args.load_best_model_at_end and state.best_model_checkpoint is not None
             final = max(metrics.values(), default=0.0) if best else [0.0, *metrics.values()][-1]
             measured = {step: metrics[step] for step in sorted(candidates) if step in metrics}
             chosen = moments_of(measured, final, self.fractions)

@@ -18,6 +18,7 @@ from ..functional.distinct import first_of_each, spread
 from ..knowledge import Knowledge
 from ..method import Method
 from ..recommenders.recommender import RecommenderModel, RecommenderOutput
+from ..teaching.list_checks import require_unseen
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class UnKD(Method):
         return frozenset({"query_topk"})
 
     def prepare(self, student: RecommenderModel, knowledge: Mapping[str, Knowledge]) -> None:
+        require_unseen(knowledge)
         if not student.item_counts.any():
             raise ConfigError(
                 "UnKD groups items by popularity, but the student does not know how often each was bought. Call "

@@ -122,7 +122,7 @@ class FieldEmbeddings(nn.Module):
         table = self.item if self.history is None else self.history
         count = (histories != PADDING).sum(dim=1, keepdim=True)  # (Q, 1)
         total = F.embedding_bag(histories, table.weight, mode="sum", padding_idx=PADDING)  # (Q, D)
-        vectors = torch.stack([total / (count + 1e-8), self.user(user_ids)], dim=1)
+        vectors = torch.stack([total / count.clamp(min=1), self.user(user_ids)], dim=1)
         bought = F.embedding_bag(histories, self.history_weight.weight, mode="sum", padding_idx=PADDING)  # (Q, 1)
         return Side(vectors, self.bias + (bought + self.user_weight(user_ids)).squeeze(1))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import datasets
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from ..batches.collators import UNLABELLED, Collator, QueryCollator, Sequence, SequenceDataset
+from ..batches.collators import UNLABELLED, Collator, QueryCollator, Sequence, SequenceDataset, ranges
 from ..catalogue import FILE_NAME, PADDING, Catalogue
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import hub
@@ -395,9 +396,15 @@ class RecommenderModel(PreTrainedModel):
                 raise CheckpointError(f"{what}: {name} holds NaN or infinite values. Go back to an earlier checkpoint.")
 
 
-def count_items(rows, num_items: int) -> Tensor:
-    """How often each item occurs in a part of a split, `(I+1,)` float32."""
-    items = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows["item_ids"]] or [np.zeros(0, np.int64)])
+def count_items(rows: datasets.Dataset, num_items: int) -> Tensor:
+    """How often each item occurs in a part of a split, `(I+1,)` float32; what rows of one history share counts once.
+
+    Raises:
+        DataError: an item id lies outside `1..num_items`.
+    """
+    part = SequenceDataset(rows, num_items)
+    told = np.diff(part.offsets) - part.new_from
+    items = part.values[np.repeat(part.offsets[:-1] + part.new_from, told) + ranges(told)]
     return torch.from_numpy(np.bincount(items, minlength=num_items + 1).astype(np.float32))
 
 

@@ -143,10 +143,13 @@ class UserRecommender(RecommenderModel):
             users: external user ids, one for each history.
 
         Raises:
-            DataError: a user is unknown (or none is given) and the model answers for known users only.
+            DataError: a user is unknown (or none is given) and the model answers for known users only; or `users` is a
+                bare string.
         """
         if users is not None and self.users is None:
             raise ConfigError("users are given, but this model knows none. Call model.set_users(split.users) first.")
+        if isinstance(users, str):
+            raise DataError(f"users must be a list of user ids, one for each history, e.g. users=[{users!r}].")
         if users is not None and len(users) != len(histories):
             raise DataError(f"{len(users)} users for {len(histories)} histories. Give one user for each history.")
         known = Catalogue([]) if self.users is None else self.users

@@ -16,6 +16,7 @@ from ..errors import ConfigError, KnowledgeError
 from ..functional.knowledge_construction import advance, merge
 from ..knowledge import Knowledge
 from ..method import Epoch
+from .list_checks import require_training_items, require_training_queries, require_unseen
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class ConstructedLists(nn.Module):
     def __init__(self, config: ConstructedListsConfig, knowledge: Mapping[str, Knowledge]) -> None:
         super().__init__()
         self.config, groups = config, checkpoints_of(knowledge, numbered=config.curriculum)
+        self.answered = {name: said.num_queries for name, said in knowledge.items()}
         self.teachers = [[partial(said.rows, "query_topk") for said in group] for group in groups]
         self.last = torch.tensor([[len(group) - 1] for group in groups], dtype=torch.int8)  # (T, 1)
         seen = [[partial(group[-1].rows, "query_seen_topk")] for group in groups]
@@ -77,7 +79,14 @@ class ConstructedLists(nn.Module):
         self._merged: Tensor | None = None  # the selection of which `top` is the consensus
 
     def begin(self, epoch: Epoch) -> None:
-        """Update the selection when it is time to, once in an epoch, and merge what is selected."""
+        """Update the selection when it is time to, once in an epoch, and merge what is selected.
+
+        Raises:
+            KnowledgeError: the teachers were asked about another training part.
+        """
+        if self._merged is None:
+            require_training_queries(self.answered, epoch.positives)
+            require_training_items(self.observed.cpu(), epoch.positives)
         due = epoch.number > 0 and epoch.number % self.config.interval == 0 and int(self.updated) != epoch.number
         if due and (self.selection.cpu() < self.last).any():
             self._advance(epoch.number, epoch.student_topk(self.config.depth))
@@ -88,11 +97,6 @@ class ConstructedLists(nn.Module):
 
     def _advance(self, number: int, student_topk: Tensor) -> None:
         config, first = self.config, int(self.updated) < 0
-        if len(student_topk) != self.selection.shape[1]:
-            raise KnowledgeError(
-                f"the teachers answer {self.selection.shape[1]} queries, but the training part asks "
-                f"{len(student_topk)}. Export the whole part that the student is trained on."
-            )
         for at, checkpoints in enumerate(self.teachers):
             self.selection[at], self.reference[at] = advance(
                 student_topk,
@@ -127,6 +131,7 @@ def checkpoints_of(knowledge: Mapping[str, Knowledge], *, numbered: bool) -> lis
         KnowledgeError: a name has no number, numbers have gaps, there is but one, teachers answer different queries, or
             their lists hold what the query's history does.
     """
+    require_unseen(knowledge)
     found: dict[str, dict[int, Knowledge]] = {}
     for name, said in knowledge.items():
         teacher, _, number = name.rpartition("@")
@@ -137,11 +142,6 @@ def checkpoints_of(knowledge: Mapping[str, Knowledge], *, numbered: bool) -> lis
                     "the converged model last, or set curriculum=False."
                 )
             teacher, number = name, "0"
-        if not said.source.options.get("filter_seen", True):
-            raise KnowledgeError(
-                f"the lists of {name!r} hold what users have already. Export them with filter_seen=True; the table "
-                "query_seen_topk tells about the rest."
-            )
         found.setdefault(teacher, {})[int(number)] = said
     for teacher, moments in found.items():
         if sorted(moments) != [*range(len(moments))] or (numbered and len(moments) < 2):

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from ..errors import ConfigError, KnowledgeError
 from ..knowledge import Knowledge
 from ..method import Epoch
+from .list_checks import require_training_queries, require_unseen
 
 ROWS = 2**12  # drawn at a time
 
@@ -37,7 +38,7 @@ class GuidedLists(nn.Module):
         refresh: epochs for which that ranking is kept.
 
     Raises:
-        KnowledgeError: the teachers answer different queries.
+        KnowledgeError: the teachers answer different queries, or list what users have.
     """
 
     student_top: Tensor  # (N, length)
@@ -45,6 +46,7 @@ class GuidedLists(nn.Module):
 
     def __init__(self, knowledge: Mapping[str, Knowledge], num_items: int, length: int, refresh: int) -> None:
         super().__init__()
+        require_unseen(knowledge)
         rows = {teacher: said.num_queries for teacher, said in knowledge.items()}
         if len(set(rows.values())) != 1:
             raise KnowledgeError(f"all teachers must answer the same queries, but their rows are {rows}.")
@@ -59,13 +61,9 @@ class GuidedLists(nn.Module):
         Raises:
             KnowledgeError: the student is trained on other queries than the teachers answer.
         """
+        require_training_queries({name: said.num_queries for name, said in self.knowledge.items()}, epoch.positives)
         if self.student_top.shape[1] and int(self.made) != epoch.number // self.refresh:
             ranking = epoch.student_topk(self.student_top.shape[1])
-            if len(ranking) != len(self.student_top):
-                raise KnowledgeError(
-                    f"the teachers answer {len(self.student_top)} queries, but the student is trained on "
-                    f"{len(ranking)}. Export the part that it is trained on."
-                )
             self.student_top.copy_(ranking)
             self.made.fill_(epoch.number // self.refresh)
         student = self.student_top.cpu()

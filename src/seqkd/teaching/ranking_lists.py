@@ -15,6 +15,7 @@ from ..functional.relaxed_ranking import relaxed_ranking
 from ..knowledge import Knowledge
 from ..knowledge.store.table import Table
 from ..method import Epoch
+from .list_checks import require_training_queries, require_unseen
 
 ROWS = 2**14  # lists read at a time
 
@@ -69,6 +70,9 @@ class RankingLists(nn.Module):
     Args:
         table: of each teacher's knowledge, its ranking for every row, `(N, M)`, best first.
         num_entities: what is ranked: 1..num_entities.
+
+    Raises:
+        KnowledgeError: the lists hold what users have.
     """
 
     seed: Tensor
@@ -77,13 +81,20 @@ class RankingLists(nn.Module):
         self, config: RankingListsConfig, knowledge: Mapping[str, Knowledge], table: str, num_entities: int
     ) -> None:
         super().__init__()
-        self.config, self.num_entities = config, num_entities
+        require_unseen(knowledge)
+        self.config, self.num_entities, self.of_queries = config, num_entities, table.startswith("query_")
         self.rankings = {teacher: said.tables[table] for teacher, said in knowledge.items()}
         self.drawn: dict[str, Lists] = {}
         self.register_buffer("seed", torch.tensor(-1))
 
     def draw(self, epoch: Epoch, taken: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Draw anew when it is time to; `taken` tells what is never uninteresting, see `uniform_outside`."""
+        """Draw anew when it is time to; `taken` tells what is never uninteresting, see `uniform_outside`.
+
+        Raises:
+            KnowledgeError: the training part asks other queries than the teachers answer.
+        """
+        if self.of_queries:
+            require_training_queries({name: len(table) for name, table in self.rankings.items()}, epoch.positives)
         if epoch.number % self.config.refresh == 0 or self.seed < 0:
             self.seed.fill_(epoch.generator.initial_seed())
         elif self.drawn:
