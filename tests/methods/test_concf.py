@@ -264,6 +264,13 @@ def test_no_pairs_no_harm(split):
     assert torch.equal(student.head_weights, torch.ones(6))
 
 
+def test_a_run_too_short_for_the_consensus_is_told_so(split, caplog):
+    method = distiller_of(split, start=10).methods["concf"]
+    for num_epochs, told in ((11, 0), (10, 1)):
+        method.on_epoch_begin(Epoch(0, num_epochs, torch.Generator(), Positives(dataset(split)), nobody))
+        assert caplog.text.count("from epoch 10 on, but this run has 10 epochs") == told
+
+
 def test_an_epoch_must_have_begun(split):
     distiller = distiller_of(split)
     with pytest.raises(ConfigError, match="no epoch has begun"):

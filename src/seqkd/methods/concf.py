@@ -6,6 +6,7 @@ how steadily they rank it, teaches every head. The objectives are balanced, and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -22,6 +23,8 @@ from ..recommenders.multi_head import Candidates, MultiHeadOutput, MultiHeadReco
 from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 from ..teaching.objective_balance import ObjectiveBalance, measure
 from ..teaching.ranking_lists import Lists, relaxed_ranking_of
+
+logger = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.5)  # of the gradient of the user and of the item table in G; the authors' a + b / 2
 CLIP = (0.5, 2.0)  # of an objective's weight where it weighs the consensus
@@ -108,6 +111,11 @@ class ConCF(Method):
     def on_epoch_begin(self, epoch: Epoch) -> None:
         config, number = self.config, epoch.number
         self.settling, self.taught = number <= config.settling, config.alpha > 0 and number >= config.start
+        if number == 0 and config.alpha and config.start >= epoch.num_epochs:
+            logger.warning(
+                "concf teaches its consensus from epoch %d on, but this run has %g epochs: heads only learn side by "
+                "side. Train longer, or set start.", config.start, epoch.num_epochs,
+            )  # fmt: skip
         due = number >= config.first_look and (number - config.first_look) % config.refresh == 0
         if not config.alpha or not due or self.prepared == number:
             return
