@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coupled_adam import coupled_adam
 from journal import about
 
 from seqkd import (
@@ -188,18 +189,9 @@ class Bench:
         print(f"{kind} {seed} {label}: Recall@50 {found}, {seconds:.0f} s", flush=True)
 
     def trainer(self, distiller: Distiller, kind: str, name: str, seed: int, epochs: int) -> DistillationTrainer:
-        """Adam with the decay in the gradient, as the authors have it; AdamW would be another optimizer."""
         options = self.options
         decay = options.decay if options.decay is not None else DECAY[kind]
-        # their losses are sums over the batch, ours means: what is added to the gradient shrinks alike
-        optimizer = torch.optim.Adam(
-            distiller.parameters(),
-            lr=options.learning_rate or LEARNING_RATE[kind],
-            weight_decay=decay / options.batch,
-            eps=1e-8 / options.batch,
-            fused=True,
-        )
-        constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        optimizers = coupled_adam(distiller, options.learning_rate or LEARNING_RATE[kind], decay, options.batch)
         steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // options.batch)
         arguments = DistillationArguments(
             output_dir=str(OUTPUT / "runs" / name),
@@ -215,9 +207,7 @@ class Bench:
             use_cpu=True,
             disable_tqdm=True,
         )
-        return DistillationTrainer(
-            distiller, arguments, self.parts["train"], self.parts["test"], optimizers=(optimizer, constant)
-        )
+        return DistillationTrainer(distiller, arguments, self.parts["train"], self.parts["test"], optimizers=optimizers)
 
 
 def strip(metrics: dict[str, float], prefix: str) -> dict[str, float]:

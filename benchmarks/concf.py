@@ -20,11 +20,9 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
-from hetcomp_data import metrics_of_lists
+from coupled_adam import coupled_adam
+from hetcomp_data import KS, PROTOCOL, HetCompData, metrics_of_lists
 from journal import about
 from transformers import TrainerCallback
 
@@ -36,19 +34,14 @@ from seqkd import (
     DistillationArguments,
     DistillationTrainer,
     Distiller,
-    SequenceDataset,
-    TargetSets,
     best_head,
     count_items,
-    load_interactions,
-    ratio_split,
 )
 from seqkd.evaluation.head_selection import consensus_topk, head_metrics
 from seqkd.models.concf.configuration_concf import HEADS
 
-DATA = "../shared/data/citeulike/derrd_split.parquet"  # its column `split` is not read
 FOLDER, OUTPUT = Path("benchmarks/results/concf"), Path("outputs/concf")
-AT_LEAST, BATCH, EVERY, KS = 10, 1024, 10, (10, 50)
+AT_LEAST, BATCH, EVERY = 10, 1024, 10
 DECAY = 1e-5  # of the authors, on a loss summed over the batch
 METHODS = {
     "concf": {},
@@ -80,21 +73,9 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.settings = options, json.loads(options.set)
-        table = pq.read_table(DATA, columns=["user_id", "item_id"])
-        table = table.sort_by([("user_id", "ascending"), ("item_id", "ascending")])  # the draw depends on pairs alone
-        counts = [
-            np.unique(table[name].to_numpy(), return_inverse=True, return_counts=True)[1:]
-            for name in table.column_names
-        ]
-        enough = np.logical_and.reduce([count[code] >= AT_LEAST for code, count in counts])
-        market = load_interactions(
-            Dataset(table.filter(enough).combine_chunks()), domain="citeulike", columns={"timestamp": None}
-        )
-        self.split = ratio_split(market, ratios=(0.6, 0.2, 0.2), seed=0)
-        items, users = len(self.split.catalogue), self.split.users
-        self.train = SequenceDataset(self.split.train, items, users)
-        self.parts = {name: TargetSets(self.split.part(name), items, users) for name in ("valid", "test")}
-        self.size = {"users": len(users), "items": items, "interactions": int(enough.sum())}
+        data = HetCompData.load("citeulike", of_user=AT_LEAST, of_item=AT_LEAST)
+        self.split, self.train = data.split, data.train
+        self.parts = {"valid": data.valid, "test": data.test}
 
     def run(self, run: str, seed: int) -> None:
         """Train, measure and note one model, unless it is there."""
@@ -118,12 +99,12 @@ class Bench:
         entry = {
             "run": label,
             "seed": seed,
-            "data": self.size,
+            "split": self.split.fingerprint[:12],
             "settings": settings,
             "epochs": options.epochs,
             "learning_rate": options.learning_rate,
             "decay": options.decay,
-            "protocol": "random 60/20/20 of each user (seed 0), sets, full catalogue, masked",
+            "protocol": PROTOCOL,
             "head": best_head(model, self.parts["valid"], metric="recall@50"),
             "metrics": metrics,
             "ensemble": {
@@ -152,16 +133,8 @@ class Bench:
         return model
 
     def trainer(self, distiller: Distiller, name: str, seed: int) -> DistillationTrainer:
-        """Adam with the decay in the gradient; theirs are sums over the batch, ours means, so decay and eps shrink."""
         options = self.options
-        optimizer = torch.optim.Adam(
-            distiller.parameters(),
-            lr=options.learning_rate,
-            weight_decay=options.decay / BATCH,
-            eps=1e-8 / BATCH,
-            fused=True,
-        )
-        constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        optimizers = coupled_adam(distiller, options.learning_rate, options.decay, BATCH)
         steps = -(-sum(len(row["item_ids"]) for row in self.split.train) // BATCH)
         arguments = DistillationArguments(
             output_dir=str(OUTPUT / name),
@@ -177,9 +150,7 @@ class Bench:
             use_cpu=True,
             disable_tqdm=True,
         )
-        return DistillationTrainer(
-            distiller, arguments, self.train, self.parts["valid"], optimizers=(optimizer, constant)
-        )
+        return DistillationTrainer(distiller, arguments, self.train, self.parts["valid"], optimizers=optimizers)
 
 
 class Best(TrainerCallback):

@@ -42,12 +42,16 @@ class HetCompData:
     test: TargetSets
 
     @classmethod
-    def load(cls, name: str) -> HetCompData:
+    def load(cls, name: str, *, of_user: int = AT_LEAST, of_item: int = 0) -> HetCompData:
+        """Of users and of items with at least so many interactions, counted once, before any is left out."""
         table = pq.read_table(FILES[name], columns=["user_id", "item_id"])
         # in the order of ids: with no times, the draw should depend on the pairs alone
         table = table.sort_by([("user_id", "ascending"), ("item_id", "ascending")])
-        _, user, count = np.unique(table["user_id"].to_numpy(), return_inverse=True, return_counts=True)
-        table = table.filter(count[user] >= AT_LEAST).combine_chunks()
+        enough = np.ones(len(table), dtype=bool)
+        for column, least in (("user_id", of_user), ("item_id", of_item)):
+            _, code, count = np.unique(table[column].to_numpy(), return_inverse=True, return_counts=True)
+            enough &= count[code] >= least
+        table = table.filter(enough).combine_chunks()
         market = load_interactions(Dataset(table), domain=name, columns={"timestamp": None})
         split = ratio_split(market, ratios=(0.6, 0.2, 0.2), seed=0)
         items, users = len(split.catalogue), split.users

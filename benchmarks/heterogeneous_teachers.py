@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coupled_adam import coupled_adam
 from hetcomp_data import FILES, KS, PROTOCOL, HetCompData
 from journal import about
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -198,16 +199,7 @@ class Bench:
         folder: Path,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> DistillationTrainer:
-        """Adam with the decay in the gradient; the papers' losses are sums over the batch and ours means, so what is
-        added to the gradient shrinks alike."""
-        optimizer = torch.optim.Adam(
-            distiller.parameters(),
-            lr=settings["learning_rate"],
-            weight_decay=settings["decay"] / BATCH,
-            eps=1e-8 / BATCH,
-            fused=True,
-        )
-        constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        optimizers = coupled_adam(distiller, settings["learning_rate"], settings["decay"], BATCH)
         epoch = -(-int(distiller.student.item_counts.sum()) // BATCH)  # steps
         arguments = DistillationArguments(
             output_dir=str(folder),
@@ -235,7 +227,7 @@ class Bench:
             self.data.train,
             self.data.valid,
             callbacks=[EarlyStoppingCallback(self.options.patience), *callbacks],
-            optimizers=(optimizer, constant),
+            optimizers=optimizers,
         )
 
 

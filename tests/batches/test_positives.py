@@ -30,3 +30,10 @@ def test_users_are_known_by_their_internal_ids():
         [False, True, True],
         [True, False, False],
     ]
+
+
+def test_what_users_of_queries_have():
+    part = rows([[5, 6, 7], [7, 8], [1, 2]], [1, 1, 1], [0, 3, 5], ["u", "u", "v"])
+    positives = Positives(SequenceDataset(part, 9))
+    assert positives.items_of_queries(torch.tensor([6, 4])).tolist() == [[1, 2, 0, 0], [5, 6, 7, 8]]
+    assert positives.items_of_queries(torch.tensor([], dtype=torch.int64)).shape == (0, 1)

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from seqkd.functional.knowledge_construction import advance, chosen, consensus, discrepancy, importance, merge
+from seqkd.functional.knowledge_construction import advance, chosen, discrepancy, importance, merge
+from seqkd.functional.votes import most_voted
 
 WORDS = {"final_repo": True, "submission": False}  # release: does who falls behind move on?
 
@@ -89,7 +90,7 @@ def test_golden_merge(golden):
         said = [torch.tensor(table, dtype=torch.float64)[listed - 1] for table in tables]
         items.append(torch.cat([listed] * len(said)))
         weights.append(torch.cat(said))
-    merged = [consensus(i[None], w[None], 10)[0].tolist() for i, w in zip(items, weights, strict=True)]
+    merged = [most_voted(i[None], w[None], 10)[0][0].tolist() for i, w in zip(items, weights, strict=True)]
     assert [[item - 1 for item in row] for row in merged] == case["expected"]["merge_top10_items"]
 
 
@@ -148,7 +149,8 @@ def test_consensus_matches_a_slow_loop():
     torch.manual_seed(0)
     items = torch.randint(0, 15, (30, 24))
     weights = torch.rand(30, 24)
-    for row, said, ours in zip(items.tolist(), weights.tolist(), consensus(items, weights, 10).tolist(), strict=True):
+    ranked = most_voted(items, weights, 10)[0]
+    for row, said, ours in zip(items.tolist(), weights.tolist(), ranked.tolist(), strict=True):
         total: dict[int, float] = {}
         for item, weight in zip(row, said, strict=True):
             total[item] = total.get(item, 0) + weight * (item > 0)

@@ -35,3 +35,14 @@ class Positives:
         wanted = (users.cpu() * (self.num_items + 1) + items.cpu()).numpy()
         at = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
         return torch.from_numpy(self.keys[at] == wanted)
+
+    def items_of_queries(self, query_ids: Tensor) -> Tensor:
+        """What the users of queries `(Q,)` have, `(Q, n)` with n the most that one of them has, filled up with 0."""
+        width = self.num_items + 1
+        first = self.query_user[query_ids.cpu().numpy()] * width
+        begin, end = np.searchsorted(self.keys, [first, first + width])
+        count = end - begin
+        out = np.zeros((len(first), max(int(count.max(initial=0)), 1)), dtype=np.int64)
+        row, place = np.repeat(np.arange(len(first)), count), ranges(count)
+        out[row, place] = self.keys[begin[row] + place] % width
+        return torch.from_numpy(out).to(query_ids.device)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
 from .list_ranks import ranks_in
+from .votes import most_voted
 
 ROWS = 2**10  # users at a time
 CONSISTENCY = ("deviation", "presence", "none")
@@ -59,17 +59,8 @@ def _consensus(rankings: Tensor, size: int, config: HeadConsensusConfig) -> tupl
         votes = votes + torch.exp(-deviations(rankings, newest) / config.deviation_scale)
     elif config.consistency == "presence":
         votes = votes + 1
-    items, votes = (part.transpose(0, 1).flatten(1) for part in (newest, votes.masked_fill(newest == 0, 0.0)))
-    items, order = items.sort(dim=1)  # (n, h m): the votes for an item side by side
-    opens = torch.ones_like(items, dtype=torch.bool)
-    opens[:, 1:] = items[:, 1:] != items[:, :-1]
-    group = opens.cumsum(dim=1) - 1
-    importance = torch.zeros_like(votes).scatter_add_(1, group, votes.gather(1, order))
-    distinct = torch.zeros_like(items).scatter_(1, group, items)
-    best = importance.sort(dim=1, descending=True, stable=True)
-    ranked, importance = distinct.gather(1, best.indices)[:, :size], best.values[:, :size]
-    missing = max(size - ranked.shape[1], 0)
-    return F.pad(ranked, (0, missing)), F.pad(importance, (0, missing))
+    items, votes = (part.transpose(0, 1).flatten(1) for part in (newest, votes))
+    return most_voted(items, votes, size)
 
 
 def deviations(rankings: Tensor, items: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..catalogue import PADDING
+from .votes import most_voted
 
 ROWS = 2**12  # lists compared or merged at a time
 NOTHING = 1e-12  # a discrepancy that is none
@@ -23,25 +23,6 @@ Lists = Callable[[Tensor], Tensor]  # ids (n,) to a checkpoint's lists (n, M), b
 def importance(length: int, scale: float) -> Tensor:
     """Importance of each rank of a list, best first, `(length,)`: `exp(-r / scale)` with r from 0."""
     return torch.exp(-torch.arange(length) / scale)
-
-
-def consensus(items: Tensor, weights: Tensor, k: int) -> Tensor:
-    """The k items of highest total weight of every row, `(n, k)`, best first; 0 where a row has fewer.
-
-    Among equals the lower id comes first, so that a list does not depend on how it was made.
-
-    Args:
-        items: `(n, S)` lists of several teachers side by side; 0 is an empty place.
-        weights: `(n, S)` or `(S,)`, above 0.
-    """
-    ascending, order = items.sort(dim=1, stable=True)
-    weights = weights.expand(items.shape).gather(1, order).masked_fill(ascending == PADDING, 0.0)
-    group = torch.zeros_like(order)  # number of the item within its row
-    torch.cumsum(ascending[:, 1:] != ascending[:, :-1], dim=1, out=group[:, 1:])
-    total = torch.zeros_like(weights).scatter_add_(1, group, weights)
-    merged = torch.zeros_like(items).scatter_(1, group, ascending)
-    best = merged.gather(1, total.argsort(dim=1, descending=True, stable=True)[:, :k])
-    return F.pad(best, (0, k - best.shape[1]))
 
 
 def discrepancy(student: Tensor, teacher: Tensor, *, scale: float = 10.0, graded: bool = False) -> Tensor:
@@ -141,5 +122,5 @@ def merge(teachers: Sequence[Sequence[Lists]], selection: Tensor, k: int, *, sca
         choices = zip(teachers, selection[:, rows], strict=True)
         lists = [chosen(checkpoints, choice, start=int(rows[0])) for checkpoints, choice in choices]
         weights = torch.cat([importance(part.shape[1], scale) for part in lists])
-        merged[rows] = consensus(torch.cat(lists, dim=1), weights, k)
+        merged[rows] = most_voted(torch.cat(lists, dim=1), weights, k)[0]
     return merged

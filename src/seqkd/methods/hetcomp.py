@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches.collators import ranges
 from ..batches.positives import Positives
 from ..catalogue import PADDING
 from ..errors import ConfigError
@@ -111,7 +109,7 @@ class HetComp(Method):
         best = None
         if self.ranking and config.release == "final":
             top, best = top[:, : max(config.top // 2, 1)], max(config.top // 10, 1)
-        belongs = torch.cat([seen_items(self.positives, query_ids), top], dim=1)
+        belongs = torch.cat([self.positives.items_of_queries(query_ids), top], dim=1)
         rest = log_sum_exp_without(queries / student.config.temperature, student.item_embeddings(), belongs)
         scores = student.score(queries, torch.cat([observed, top], dim=1)).to(rest.dtype)
         had, new = scores.split([observed.shape[1], top.shape[1]], dim=1)
@@ -148,15 +146,3 @@ def full_ranking(
     others, empty = torch.cat([rest, top[:, best:]], dim=1), F.pad(empty_top[:, best:], (1, 0))
     first = relaxed_ranking(top[:, :best], others, empty_interesting=empty_top[:, :best], empty_uninteresting=empty)
     return losses + (ranked + first) / 2
-
-
-def seen_items(positives: Positives, query_ids: Tensor) -> Tensor:
-    """What the users of queries `(n,)` have in training, `(n, most)`, filled up with 0."""
-    width = positives.num_items + 1
-    users = positives.query_user[query_ids.cpu().numpy()]
-    begin, end = np.searchsorted(positives.keys, [users * width, (users + 1) * width])
-    count = end - begin
-    out = np.zeros((len(users), max(int(count.max(initial=0)), 1)), dtype=np.int64)
-    row, place = np.repeat(np.arange(len(users)), count), ranges(count)
-    out[row, place] = positives.keys[begin[row] + place] % width
-    return torch.from_numpy(out).to(query_ids.device)
