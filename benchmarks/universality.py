@@ -6,7 +6,7 @@
 
 Leave-one-out, full catalogue, histories whole. Seed 0 tries every setting of `SEARCH`, the same ones for the student
 alone and for the taught one; the other seeds repeat what was best on valid. The teachers are those of
-benchmarks/trio.py: train them first. Their lists for these histories are kept under outputs/universality, results are
+benchmarks/mdsr_trio.py: train them first. Their lists for these histories are kept under outputs/universality, results are
 appended to benchmarks/results/universality/<domain>.jsonl, and what is there already is not run again.
 """
 
@@ -107,7 +107,7 @@ def lists(experiment: Experiment, domain: Domain, seed: int) -> dict[str, Knowle
 
 
 def load(domain: Domain, name: str, seed: int) -> RecommenderModel:
-    """A teacher of benchmarks/trio.py."""
+    """A teacher of benchmarks/mdsr_trio.py."""
     return load_pretrained(str(TEACHERS / f"{domain.name}-{name}-{seed}"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from trio_report import read
+from mdsr_trio_report import read
 from universality import FOLDER, RUNS, SEARCH
 
 from seqkd.evaluation.results import Result, Spread

@@ -1,8 +1,8 @@
 """The paper's trio on two Amazon domains: each teacher alone, and a student taught by each, each pair and all three.
 
-    python benchmarks/trio.py --domain amazon_scientific --seeds 0 1 2 --teachers unisrec recformer unim2rec
-    python benchmarks/trio.py --domain amazon_scientific --seeds 0 1 2 --distil
-    python benchmarks/trio_report.py
+    python benchmarks/mdsr_trio.py --domain amazon_scientific --seeds 0 1 2 --teachers unisrec recformer unim2rec
+    python benchmarks/mdsr_trio.py --domain amazon_scientific --seeds 0 1 2 --distil
+    python benchmarks/mdsr_trio_report.py
 
 Leave-one-out, full catalogue, chosen on valid. One process trains one domain; teachers and their knowledge are kept
 under the output folder, results are appended to benchmarks/results/trio/<domain>.jsonl, and what is there already is
