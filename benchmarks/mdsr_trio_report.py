@@ -1,4 +1,6 @@
-"""Tables and figures from benchmarks/results/trio and benchmarks/results/modalities: python benchmarks/mdsr_trio_report.py
+"""Tables and figures from benchmarks/results/trio and benchmarks/results/modalities.
+
+    python benchmarks/mdsr_trio_report.py
 
 Everything is leave-one-out on the full catalogue, history masked, mean and spread over seeds; test decides nothing.
 """

@@ -6,8 +6,8 @@
 
 Leave-one-out, full catalogue, histories whole. Seed 0 tries every setting of `SEARCH`, the same ones for the student
 alone and for the taught one; the other seeds repeat what was best on valid. The teachers are those of
-benchmarks/mdsr_trio.py: train them first. Their lists for these histories are kept under outputs/universality, results are
-appended to benchmarks/results/universality/<domain>.jsonl, and what is there already is not run again.
+benchmarks/mdsr_trio.py: train them first. Their lists for these histories are kept under outputs/universality,
+results are appended to benchmarks/results/universality/<domain>.jsonl, and what is there already is not run again.
 """
 
 from __future__ import annotations
