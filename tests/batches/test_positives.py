@@ -1,9 +1,11 @@
+import pytest
 import torch
 from datasets import Dataset, Features, List, Value
 
 from seqkd.batches.collators import SequenceDataset
 from seqkd.batches.positives import Positives
 from seqkd.catalogue import Catalogue
+from seqkd.errors import DataError
 
 
 def rows(histories, first, start, users):
@@ -37,3 +39,17 @@ def test_what_users_of_queries_have():
     positives = Positives(SequenceDataset(part, 9))
     assert positives.items_of_queries(torch.tensor([6, 4])).tolist() == [[1, 2, 0, 0], [5, 6, 7, 8]]
     assert positives.items_of_queries(torch.tensor([], dtype=torch.int64)).shape == (0, 1)
+
+
+def test_what_users_avoid_is_refused_but_not_theirs():
+    part = rows([[1], [2, 3]], [1, 2], [0, 1], ["u", "v"])
+    avoid = torch.tensor([[2, 1], [4, 1]], dtype=torch.int32)  # v, who is 1, does without 1; u without 4
+    positives = Positives(SequenceDataset(part, 5, Catalogue(["v", "u"]), avoid))
+    refused = positives.of_users(torch.tensor([1, 2])[:, None], torch.arange(1, 6)[None])
+    assert refused.tolist() == [[True, True, True, False, False], [True, False, False, True, False]]
+    assert positives.items_of_queries(torch.tensor([0, 1])).tolist() == [[1, 0], [2, 3]]
+
+
+def test_pairs_to_avoid_want_users():
+    with pytest.raises(DataError, match="users=split.users"):
+        SequenceDataset(rows([[1]], [1], [0], ["u"]), 5, avoid=torch.tensor([[1], [2]]))

@@ -36,12 +36,16 @@ class SequenceDataset(Dataset):
 
     Args:
         users: numbers the users, for models that know them (`split.users`); without it every user is 0, unknown.
+        avoid: `(2, n)` internal ids of users and of items that are never drawn as their negatives, beside what they
+            have: what another model recommends to them.
 
     Raises:
-        DataError: an item id lies outside `1..num_items`.
+        DataError: an item id lies outside `1..num_items`, or pairs are avoided of users who are not numbered.
     """
 
-    def __init__(self, rows: datasets.Dataset, num_items: int, users: Catalogue | None = None) -> None:
+    def __init__(
+        self, rows: datasets.Dataset, num_items: int, users: Catalogue | None = None, avoid: Tensor | None = None
+    ) -> None:
         table = rows.with_format("arrow")[:]
         column = table.column("item_ids").combine_chunks()
         self.offsets = column.offsets.to_numpy()
@@ -55,6 +59,9 @@ class SequenceDataset(Dataset):
         self.users, self.user = users, np.zeros(len(self), dtype=np.int64)
         if users is not None:
             self.user = users.encode(names.dictionary.to_pylist())[self.owner]
+        elif avoid is not None:
+            raise DataError("pairs to avoid name users by number, but these rows number none. Give users=split.users.")
+        self.avoid = avoid
 
     def _check(self, table, num_items: int) -> None:
         items = self.values[self.offsets[0] : self.offsets[-1]]

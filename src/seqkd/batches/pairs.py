@@ -123,7 +123,7 @@ class PairCollator:
         for row, column in np.argwhere(left):  # of users who have nearly everything
             key = pairs.positives.query_user[pairs.query_ids[index[row]]] * (pairs.sequences.num_items + 1)
             every = np.arange(1, pairs.sequences.num_items + 1)
-            free = every[~np.isin(key + every, pairs.positives.keys)]
+            free = every[~np.isin(key + every, pairs.positives.refused)]
             if len(free):  # who has everything keeps what was drawn: there is no negative
                 draw = int(scattered(keys[row, [column]], self.seed, self.epoch, 100)[0])  # numpy warns of scalars
                 negatives[row, column] = free[draw % len(free)]

@@ -13,7 +13,8 @@ class Positives:
     """The pairs of user and item in a training part, as sorted keys: a look-up is a binary search, no matrix.
 
     Args:
-        sequences: the training part. Users are known by internal id where it numbers them.
+        sequences: the training part. Users are known by internal id where it numbers them. What its users `avoid` is no
+            negative either, but they do not have it.
     """
 
     def __init__(self, sequences: SequenceDataset) -> None:
@@ -24,17 +25,20 @@ class Positives:
         reserved = lengths - sequences.first_target + 1
         self.query_user[np.repeat(sequences.query_start, reserved) + ranges(reserved)] = np.repeat(numbers, reserved)
         items = sequences.values[sequences.offsets[0] : sequences.offsets[-1]].astype(np.int64)
-        self.keys = np.unique(np.repeat(numbers, lengths) * (self.num_items + 1) + items)
+        self.keys = self.refused = np.unique(np.repeat(numbers, lengths) * (self.num_items + 1) + items)
+        if sequences.avoid is not None:
+            owners, avoided = sequences.avoid.cpu().numpy().astype(np.int64)
+            self.refused = np.union1d(self.keys, owners * (self.num_items + 1) + avoided)
 
     def of_queries(self, query_ids: Tensor, items: Tensor) -> Tensor:
-        """Whether the user of each query `(Q,)` has the items `(Q, n)`: `(Q, n)`, on the CPU."""
+        """Which of the items `(Q, n)` are no negatives of the user of each query `(Q,)`: `(Q, n)`, on the CPU."""
         return self.of_users(torch.from_numpy(self.query_user)[query_ids.cpu()][:, None], items)
 
     def of_users(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether users (internal ids) have items, both broadcast: `(U, 1)` and `(n,)` make `(U, n)`, on the CPU."""
+        """Which items are no negatives of users (internal ids); `(U, 1)` and `(n,)` make `(U, n)`, on the CPU."""
         wanted = (users.cpu() * (self.num_items + 1) + items.cpu()).numpy()
-        at = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
-        return torch.from_numpy(self.keys[at] == wanted)
+        at = np.searchsorted(self.refused, wanted).clip(max=len(self.refused) - 1)
+        return torch.from_numpy(self.refused[at] == wanted)
 
     def items_of_queries(self, query_ids: Tensor) -> Tensor:
         """What the users of queries `(Q,)` have, `(Q, n)` with n the most that one of them has, filled up with 0."""

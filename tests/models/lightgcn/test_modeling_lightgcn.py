@@ -313,6 +313,19 @@ def test_repeated_edges_count_once():
     assert torch.equal(model.edges, EDGES.int()) and model.config.num_edges == 6
 
 
+def test_weights_follow_their_edges_and_the_largest_counts_of_repeats():
+    model = tiny()
+    order = [5, 0, 1, 1, 2, 3, 4, 0]
+    model.set_edges(EDGES[:, order], torch.tensor([6.0, 1, 2, 0.5, 3, 4, 5, 0.1]))
+    assert model.edge_weights.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 5, [1.0, 1, 1, 1, 1, 0], [1.0, 1, 1, 1, 1, float("nan")]])
+def test_wrong_weights_are_refused(weights):
+    with pytest.raises(DataError, match="above 0"):
+        tiny().set_edges(EDGES, torch.tensor(weights))
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"num_layers": 0}, {"edge_dropout": 1.0}, {"reg_weight": -1.0}, {"loss_type": "softmax"}, {"num_edges": -1}],

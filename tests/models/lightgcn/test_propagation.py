@@ -51,6 +51,19 @@ def test_is_the_mean_of_the_papers_layers(num_layers):
         torch.testing.assert_close(made, wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_weighted_edges_are_those_of_the_dense_weighted_matrix():
+    weights = torch.tensor([1.0, 0.5, 0.25, 1.0, 2.0, 0.1], dtype=torch.float64)
+    matrix = torch.zeros(USERS_ + ITEMS_, USERS_ + ITEMS_, dtype=torch.float64)
+    for (user, item), weight in zip(EDGES.T.tolist(), weights, strict=True):
+        matrix[user, USERS_ + item] = matrix[USERS_ + item, user] = weight
+    root = matrix.sum(1).clamp(min=1e-9).sqrt()
+    users, items = tables()
+    expected = slow_mean(users, items, matrix / root[:, None] / root, 2)
+    weighted = Graph.of(EDGES, USERS_ - 1, ITEMS_ - 1, torch.float64, weights)
+    for made, wanted in zip(mean_of_layers(users, items, weighted, 2), expected, strict=True):
+        torch.testing.assert_close(made, wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_gradient_is_that_of_the_dense_matrix_and_spares_padding():
     users, items = tables()
     torch.manual_seed(1)

@@ -18,6 +18,7 @@ class LightGCNConfig(EdgeRecommenderConfig):
             over pairs. Only with a loss that is computed pair by pair, so not with `softmax`.
         edge_dropout: share of interactions left out of each training step.
         num_edges: E, distinct interactions of the graph; `set_edges` sets it.
+        weighted_edges: interactions count differently; `set_edges` sets it.
         initializer_range: standard deviation of the first embeddings.
         max_position_embeddings: newest items that are read of a user who is not in the graph.
     """
@@ -27,6 +28,7 @@ class LightGCNConfig(EdgeRecommenderConfig):
     num_layers: int = 3
     reg_weight: int | float = 1e-4
     edge_dropout: int | float = 0.0
+    weighted_edges: bool = False
     initializer_range: float = 0.1
 
     def check(self) -> None:

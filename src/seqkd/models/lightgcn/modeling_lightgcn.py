@@ -38,6 +38,7 @@ class LightGCNModel(EdgeRecommender):
     """
 
     config: LightGCNConfig
+    edge_weights: Tensor | None
     config_class = LightGCNConfig
     unknown_users = True
     holds_item_table = True
@@ -46,15 +47,37 @@ class LightGCNModel(EdgeRecommender):
         super().__init__(config)
         self.user_embedding = nn.Embedding(config.num_users + 1, config.hidden_size, padding_idx=PADDING)
         self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_size, padding_idx=PADDING)
+        weights = torch.ones(config.num_edges) if config.weighted_edges else None
+        self.register_buffer("edge_weights", weights)
         self._built: tuple[Tensor, tuple, Graph] | None = None  # the graph of these edges
         self._held: tuple[list, dict[int, tuple[Tensor, Tensor]]] = ([], {})  # by layers: of this step, or for serving
         self.post_init()
         if edges is not None:
             self.set_edges(edges)
 
-    def set_edges(self, edges: Tensor) -> None:
+    def set_edges(self, edges: Tensor, weights: Tensor | None = None) -> None:
+        """Set the graph.
+
+        Args:
+            edges: `(2, E)` internal ids of users and of the items each has; repeats count once.
+            weights: `(E,)` above 0, what each interaction counts: `A_ui` of `A_hat = D^-1/2 A D^-1/2`; 1 without it.
+                Of repeats the largest counts.
+
+        Raises:
+            DataError: another shape, no pair at all, an id outside `1..U` or `1..I`, or weights that are not above 0.
+        """
         super().set_edges(edges)
+        self.edge_weights = None if weights is None else self._weights_of_edges(edges.to(self.edges.device), weights)
+        self.config.weighted_edges = weights is not None
         self._forget()
+
+    def _weights_of_edges(self, edges: Tensor, weights: Tensor) -> Tensor:
+        """In the order of `self.edges`, which are distinct and sorted."""
+        if weights.shape != edges.shape[1:] or not (weights > 0).all() or not torch.isfinite(weights).all():
+            raise DataError(f"weights must be ({edges.shape[1]},), above 0 and finite, one for each edge.")
+        width = self.config.num_items + 1
+        place = torch.searchsorted(*(users.long() * width + items for users, items in (self.edges, edges)))
+        return weights.new_zeros(self.edges.shape[1]).scatter_reduce(0, place, weights, "amax")
 
     # ---- propagation ------------------------------------------------------------------------------------------
 
@@ -63,7 +86,7 @@ class LightGCNModel(EdgeRecommender):
         state = (self.edges._version, users, items, self.dtype)
         if self._built is None or self._built[0] is not self.edges or self._built[1] != state:
             self.check_edges()
-            self._built = self.edges, state, Graph.of(self.edges, users, items, self.dtype)
+            self._built = self.edges, state, Graph.of(self.edges, users, items, self.dtype, self.edge_weights)
         return self._built[2]
 
     def _propagated(self, num_layers: int, *, afresh: bool = False) -> tuple[Tensor, Tensor]:

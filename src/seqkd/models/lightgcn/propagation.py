@@ -33,23 +33,30 @@ class Graph:
     users_of_items: Tensor  # (E,) int32
     item_starts: Tensor  # (I+2,) int32
     item_order: Tensor  # (E,) int64
-    user_weights: Tensor  # (E,) 1 / sqrt(|N_u| |N_i|)
+    user_weights: Tensor  # (E,) w_ui / sqrt(d_u d_i)
     item_weights: Tensor  # (E,) the same, by item
-    item_degrees: Tensor  # (I+1,) |N_i|
+    item_degrees: Tensor  # (I+1,) d_i, the sum of w_ui over users; without weights |N_i|
 
     @classmethod
-    def of(cls, edges: Tensor, num_users: int, num_items: int, dtype: torch.dtype) -> Graph:
-        """From `edges (2, E)`, distinct and sorted by user."""
+    def of(
+        cls, edges: Tensor, num_users: int, num_items: int, dtype: torch.dtype, edge_weights: Tensor | None = None
+    ) -> Graph:
+        """From `edges (2, E)`, distinct and sorted by user, and what each counts, `edge_weights (E,)`; 1 without."""
         users, items = edges.long()
-        user_degrees, item_degrees = users.bincount(minlength=num_users + 1), items.bincount(minlength=num_items + 1)
+        counts, item_counts = users.bincount(minlength=num_users + 1), items.bincount(minlength=num_items + 1)
+        user_degrees, item_degrees = counts, item_counts
+        if edge_weights is not None:
+            user_degrees = users.bincount(edge_weights, minlength=num_users + 1)
+            item_degrees = items.bincount(edge_weights, minlength=num_items + 1)
         degrees = (user_degrees[users] * item_degrees[items]).to(torch.promote_types(dtype, torch.float32))
-        weights = degrees.rsqrt().to(dtype)  # (E,)
+        weights = degrees.rsqrt() if edge_weights is None else degrees.rsqrt() * edge_weights
+        weights = weights.to(dtype)  # (E,)
         order = items.argsort(stable=True)
         return cls(
             items_of_users=edges[1].contiguous(),
-            user_starts=F.pad(user_degrees.cumsum(0), (1, 0)).int(),
+            user_starts=F.pad(counts.cumsum(0), (1, 0)).int(),
             users_of_items=edges[0][order],
-            item_starts=F.pad(item_degrees.cumsum(0), (1, 0)).int(),
+            item_starts=F.pad(item_counts.cumsum(0), (1, 0)).int(),
             item_order=order,
             user_weights=weights,
             item_weights=weights[order],
