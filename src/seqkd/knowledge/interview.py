@@ -216,7 +216,8 @@ def windows(sequence: Sequence, max_length: int) -> Iterator[Sequence]:
     One forward over the whole would drop the oldest items, and with them the first queries. A query of a later window
     sees at least half of `max_length` items.
     """
-    first, size = max(sequence.first_target, 1), len(sequence.item_ids)
+    # without a history only a known user can be asked
+    first, size = max(sequence.first_target, int(sequence.user == 0)), len(sequence.item_ids)
     last = min(size, max(first, max_length))
     while True:
         start = sequence.query_start + first - sequence.first_target
