@@ -37,6 +37,7 @@ class Epoch(NamedTuple):
     generator: Generator  # on the CPU, seeded by the run's seed, the epoch and the method
     positives: Positives  # what users have, so that it is no negative
     student_topk: Callable[[int], Tensor]  # k to the student's best k items of every query, see `best_items`
+    num_steps: int = 1  # optimizer steps of one epoch; with 1, what is spread over an epoch is done in every step
 
 
 class Method(nn.Module):

@@ -90,10 +90,14 @@ class DistillationTrainer(Trainer):
         return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     @property
+    def epoch_steps(self) -> int:
+        return -(-len(self.train_dataset) // self.step_batch_size)
+
+    @property
     def total_steps(self) -> int:
         if self.args.max_steps > 0:
             return self.args.max_steps
-        return int(-(-len(self.train_dataset) // self.step_batch_size) * self.args.num_train_epochs)
+        return int(self.epoch_steps * self.args.num_train_epochs)
 
     def _only_curriculum(self) -> Curriculum | None:
         found = [
@@ -162,7 +166,8 @@ class DistillationTrainer(Trainer):
             self._positives = Positives(self.sequences)
         for order, method in enumerate(self.model.methods.values()):
             generator = torch.Generator().manual_seed(hash((self.args.seed, number, order)) % 2**63)
-            epoch = Epoch(number, self.args.num_train_epochs, generator, self._positives, self._student_topk)
+            epochs = self.total_steps / self.epoch_steps  # max_steps may end within one
+            epoch = Epoch(number, epochs, generator, self._positives, self._student_topk, self.epoch_steps)
             cast(Method, method).on_epoch_begin(epoch)
 
     def _student_topk(self, k: int) -> Tensor:

@@ -51,5 +51,5 @@ def test_what_users_avoid_is_refused_but_not_theirs():
 
 
 def test_pairs_to_avoid_want_users():
-    with pytest.raises(DataError, match="users=split.users"):
+    with pytest.raises(DataError, match=r"users=split\.users"):
         SequenceDataset(rows([[1]], [1], [0], ["u"]), 5, avoid=torch.tensor([[1], [2]]))

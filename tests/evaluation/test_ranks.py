@@ -9,6 +9,7 @@ from torch import nn
 
 from seqkd.batches.collators import SequenceDataset
 from seqkd.batches.target_sets import TargetSets
+from seqkd.catalogue import Catalogue
 from seqkd.errors import ConfigError, DataError
 from seqkd.evaluation.ranks import metrics_of, rank_targets
 from seqkd.recommenders.configuration import RecommenderConfig
@@ -105,6 +106,18 @@ def test_batches_and_shards_change_nothing():
 def test_a_shard_without_rows_adds_nothing():
     empty = rank_targets(LastItem(), dataset(*HISTORIES), depth=5, shard=(7, 8))
     assert empty.histogram().tolist() == [0] * 6
+
+
+def test_every_target_tells_its_row():
+    """Whatever the batches and shards are, and where ids of queries do not begin at 0; unanswered rows have none."""
+    rows = rows_of([[1, 2, 3], [4], [1, 2, 5, 4]], last_only=False)  # after 1 and 1, 2; none; after 1, 1, 2 and 1, 2, 5
+    asked = SequenceDataset(rows, 5, users=Catalogue(["u2", "u0"]))
+    ranks = rank_targets(LastItem(), asked, depth=5, batch_size=2)
+    assert ranks.rows.tolist() == [0, 0, 2, 2, 2] and asked.user[ranks.rows].tolist() == [2, 2, 1, 1, 1]
+    assert rank_targets(LastItem(), asked, depth=5, shard=(2, 3)).rows.tolist() == [2, 2, 2]
+    later = SequenceDataset(rows.select([2, 0]), 5)
+    assert rank_targets(LastItem(), later, depth=5).rows.tolist() == [0, 0, 0, 1, 1]
+    assert rank_targets(LastItem(), sets(*SETS), depth=4).rows.tolist() == [0, 0, 1, 2, 2, 2]
 
 
 def test_an_empty_part_has_no_metrics():

@@ -45,6 +45,17 @@ def test_by_hand():
     assert cut[2].metrics == {}
 
 
+def test_of_sets_a_slice_holds_what_is_chosen_of_each():
+    # user 0 wants items 1, 2 and 3, at ranks 0, 9 and 1, user 1 item 1 at rank 9; only item 2 was bought ten times
+    ranks, targets, rows = np.array([0, 9, 1, 9]), np.array([1, 2, 3, 1]), np.array([0, 0, 0, 1])
+    sizes, lengths = np.array([3, 3, 3, 1]), np.full(4, 5)
+    sets = Ranks(ranks, targets, lengths, depth=9, history="masked", set_sizes=sizes, largest_set=3, rows=rows)
+    counts = torch.tensor([0.0, 1.0, 10.0, 1.0])
+    told = {found.label: found for found in slices(sets, counts, ks=(5,), frequencies=(1, 10))}
+    assert told["1-9"].metrics["recall@5"] == (1.0 + 0.0) / 2  # both of user 0's rare items, none of user 1's
+    assert told["10+"].metrics["recall@5"] == 0.0 and told["10+"].num_queries == 1
+
+
 def test_every_query_is_once_in_either_kind():
     for kind in ("history length", "item frequency"):
         parts = [part for part in slices(RANKS, COUNTS) if part.kind == kind and part.num_queries]

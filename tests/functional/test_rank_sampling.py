@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqkd.functional.rank_sampling import by_position, is_listed, log_weights, repeats, uniform_outside
+from seqkd.functional.rank_sampling import by_position, by_weight, is_listed, log_weights, repeats, uniform_outside
 
 
 def seeded(seed=0):
@@ -46,11 +46,32 @@ def test_position_draws_keep_the_order_of_the_list():
     assert (ranks < 40).double().mean().item() == pytest.approx(0.88, abs=0.02)  # and 88 % of the top 40 stay
 
 
+def test_draws_follow_weights_of_each_list():
+    """Two of three by weights 1, 2, 5 of the one list and 5, 1, 1 of the other: the chance that a place is left out."""
+    lists = torch.tensor([[7, 8, 9], [1, 2, 3]]).repeat(40_000, 1)
+    weights = np.array([[1.0, 2, 5], [5, 1, 1]])
+    drawn = by_weight(lists, torch.tensor(weights).log().float().repeat(40_000, 1), 2, seeded())
+    assert (drawn.diff(dim=1) > 0).all()
+    for row, w in enumerate(weights):
+        p = w / w.sum()
+        for left in range(3):
+            a, b = (place for place in range(3) if place != left)
+            chance = p[a] * p[b] / (1 - p[a]) + p[b] * p[a] / (1 - p[b])
+            share = (drawn[row::2] != left).all(dim=1).double().mean().item()
+            assert share == pytest.approx(chance, abs=0.008)
+
+
+def test_weights_far_apart_are_an_order():
+    drawn = by_weight(torch.ones(500, 4), torch.tensor([-1e3, 1e3, 0.0, 1e4]), 2, seeded())
+    assert (drawn == torch.tensor([1, 3])).all()
+
+
 def test_short_lists_end_in_empty_places():
     lists = torch.tensor([[5, 6, 0, 0, 0], [1, 2, 3, 4, 5]])
     drawn = by_position(lists, 3, 1.0, seeded())
     assert drawn[0].tolist() == [5, 6, 0] and (drawn[1] > 0).all()
     assert by_position(lists[:, :2], 3, 1.0, seeded()).shape == (2, 2)
+    assert by_weight(lists, torch.tensor([0.0, 0, 9, 9, 9]), 2, seeded())[0].tolist() == [0, 1]
 
 
 def test_uniform_draws_are_distinct_outside_and_uniform():

@@ -8,7 +8,8 @@ import torch
 
 from seqkd.distiller import Distiller
 from seqkd.errors import ConfigError
-from seqkd.methods.cd import CD, CDConfig, Labelled, label, soft_bce
+from seqkd.functional.soft_bce import soft_bce
+from seqkd.methods.cd import CD, CDConfig, Labelled, label
 from seqkd.teaching.guided_lists import Rankings
 from seqkd.trainer import DistillationTrainer
 
@@ -61,7 +62,7 @@ def test_each_distinct_query_costs_what_the_paper_says(guide):
 def test_the_loss_by_hand():
     said = Labelled(torch.tensor([[4, 2, 0]]), tensor([[0.25, 1.0, 0.5]]))
     scores = tensor([[log(3), -log(3), 7.0]]).requires_grad_()  # sigma is 3/4 and 1/4; the last place is empty
-    loss = soft_bce(scores, said)
+    loss = soft_bce(scores, said.labels, said.items == 0)
     near(loss, [-(0.25 * log(0.75) + 0.75 * log(0.25)) - log(0.25)])
     loss.sum().backward()
     near(scores.grad, [[0.5, -0.75, 0.0]])  # sigma(S) - y
@@ -84,7 +85,7 @@ def test_a_teacher_that_says_nothing_teaches_nothing():
     )
     said = label(rows, torch.Generator(), CDConfig(sampled=2, list_length=3))
     assert not said.items.any() and said.labels.isfinite().all()
-    assert soft_bce(torch.ones(1, 2), said).tolist() == [0]
+    assert soft_bce(torch.ones(1, 2), said.labels, said.items == 0).tolist() == [0]
 
 
 def test_the_students_ranking_is_resumed_and_a_teachers_needs_none():
@@ -117,7 +118,7 @@ def test_large_scores_stay_finite():
     scores = torch.tensor([[1e3, -1e3]], requires_grad=True)
     rows = Rankings(torch.tensor([[1, 2]]), torch.tensor([[1, 2]]), torch.tensor([[1e3, -1e3]]))
     said = label(rows, torch.Generator(), CDConfig(sampled=2, list_length=2))
-    loss = soft_bce(scores.flip(1), said)
+    loss = soft_bce(scores.flip(1), said.labels, said.items == 0)
     loss.sum().backward()
     assert loss.item() == pytest.approx(2000) and scores.grad.isfinite().all()
 

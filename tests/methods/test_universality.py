@@ -34,11 +34,13 @@ SMALL = {
     "de": {"num_experts": 2},
     "htd": {"num_groups": 2},
     "rd": {"top": 3, "samples": 5, "warmup_epochs": 1},
+    "replay": {"draws": 2, "list_length": 6, "redraw": 1},
     "cd": {"sampled": 3, "list_length": 6},
     "dcd": {"under": 3, "over": 3, "list_length": 6},
     "unkd": {"pairs": 4},
     "concf": {"interesting": 3, "uninteresting": 3, "top": 6, "list_length": 6, "start": 1, "refresh": 1, "window": 2},
     "hetcomp": {"top": 4, "observed": 2, "depth": 4, "curriculum": False},
+    "lwc_kd": {"clusters": 3, "degree": 4.0},
 }
 
 
@@ -71,6 +73,8 @@ REFUSED = {
     ("full_ce", "deepfm"): "in_batch",
     ("hetcomp", "deepfm"): "dot product",
     **{("concf", kind): "one way of scoring" for kind in ("sasrec", "mf", "lightgcn", "fm", "deepfm")},
+    **{("lwc_kd", kind): "Take MF or LightGCN" for kind in ("sasrec", "fm", "deepfm")},
+    ("lwc_kd", "mf"): "interactions of the block before",
     ("ckd_mdsr", "mf"): "mask_history=False",
     ("ckd_mdsr", "lightgcn"): "mask_history=False",
 }
@@ -95,7 +99,7 @@ def state(trainer):
 @pytest.mark.parametrize("name", METHODS)
 def test_resume_is_bit_identical(name, knowledge, tmp_path):
     """From the middle of the second epoch, methods' own tensors and what they draw included."""
-    kind = {"ckd_mdsr": "fm", "concf": "concf"}.get(name, "mf")
+    kind = {"ckd_mdsr": "fm", "concf": "concf", "lwc_kd": "lightgcn"}.get(name, "mf")
     straight = taught(name, kind, knowledge, tmp_path / "a")
     whole = taught(name, kind, knowledge, tmp_path / "b", save_strategy="steps", save_steps=1)
     last = whole.state.global_step
@@ -107,7 +111,7 @@ def test_resume_is_bit_identical(name, knowledge, tmp_path):
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", ["full_ce", "rrd"])
+@pytest.mark.parametrize("name", ["full_ce", "rrd", "replay"])
 def test_accumulation_gives_the_same_student(name, knowledge, tmp_path):
     """Methods whose loss is a sum over queries; topology and sampled items are of a micro-batch, as documented."""
     one = taught(name, "mf", knowledge, tmp_path / "one")

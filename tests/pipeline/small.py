@@ -16,7 +16,7 @@ TRAINING = {
 
 
 def untrained(books, *seeds):
-    return [pipeline.new_model(books, ModelConfig(model=WIDE), "x", seed) for seed in seeds]
+    return [pipeline.new_model(books.split, ModelConfig(model=WIDE), "x", seed) for seed in seeds]
 
 
 def with_teacher(experiment, **settings):

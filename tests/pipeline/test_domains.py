@@ -67,6 +67,6 @@ def test_histories_for_measuring_leave_the_target_out(books):
 def test_a_student_that_answers_for_known_users_only_is_measured(experiment):
     experiment = replace(experiment, student=ModelConfig(type="mf", model={"hidden_size": 8}))
     books = pipeline.load_domains(experiment)["books"]
-    student = pipeline.new_model(books, experiment.student, "x", 0)
+    student = pipeline.new_model(books.split, experiment.student, "x", 0)
     (masked,) = pipeline.measure(student, "mf", "student", experiment, books, 0, histories=("masked",))
     assert masked.num_users == 60 and masked.ms_per_user > 0

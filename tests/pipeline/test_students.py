@@ -73,7 +73,7 @@ def test_a_graph_holds_training_alone(experiment):
     """The items that validate and test are no neighbours of their users."""
     experiment = replace(experiment, student=ModelConfig(type="lightgcn", model={"hidden_size": 8}))
     books = pipeline.load_domains(experiment)["books"]
-    edges = set(map(tuple, pipeline.new_model(books, experiment.student, "x", 0).edges.T.tolist()))
+    edges = set(map(tuple, pipeline.new_model(books.split, experiment.student, "x", 0).edges.T.tolist()))
     have = {(row.user, int(item)) for row in books.part("train") for item in row.item_ids}
     assert edges == have
     assert any((row.user, int(row.item_ids[-1])) not in have for row in books.part("test"))
@@ -92,7 +92,7 @@ def test_equal_settings_give_equal_students(experiment, books):
 
 
 def test_the_distilled_student_starts_from_its_teachers_items(books):
-    student = pipeline.new_model(books, ModelConfig(model=NARROW), "x", 0)
+    student = pipeline.new_model(books.split, ModelConfig(model=NARROW), "x", 0)
     (teacher,) = untrained(books, 3)
     pipeline.start_from_teachers(student, {"wide": [teacher]}, books)
     table = student.item_embeddings().detach()

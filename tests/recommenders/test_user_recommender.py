@@ -189,3 +189,52 @@ def test_a_sequential_student_learns_nothing_from_sets(tmp_path):
         DistillationTrainer(
             Distiller(tiny_sasrec(tiny_split())), arguments(tmp_path, tail_queries=False), SequenceDataset(part, 20)
         )
+
+
+# ---- new users ------------------------------------------------------------------------------------------------------
+
+
+def test_added_users_leave_old_rows_bit_equal_through_files(tmp_path):
+    split = tiny_split()
+    model = tables(split)
+    old = model.user_embedding.weight.clone()
+    vectors = torch.randn(2, 8)
+    model.add_users(["ann", "bob"], vectors)
+    model.add_users(["cem"])
+    assert model.config.num_users == len(split.users) + 3 and model.users.item_ids[-3:] == ("ann", "bob", "cem")
+    table = model.user_embedding.weight
+    assert torch.equal(table[: len(old)], old) and torch.equal(table[len(old) : -1], vectors)
+    torch.testing.assert_close(table[-1], table[1:-1].mean(0))
+    assert table.requires_grad and model.user_embedding.num_embeddings == len(table)
+
+    model.save_pretrained(tmp_path)
+    loaded = Tables.from_pretrained(tmp_path)
+    assert loaded.users == model.users and torch.equal(loaded.user_embedding.weight, table)
+    asked = {"k": 4, "users": ["bob", "u0"]}
+    assert loaded.recommend([[], []], **asked).item_ids == model.recommend([[], []], **asked).item_ids
+
+
+@pytest.mark.parametrize(
+    ("users", "embeddings", "message"),
+    [
+        (["u3"], None, r"already among the users: \['u3'\]"),
+        (["ann", "ann"], None, "unique"),
+        ([""], None, "empty"),
+        ("ann", None, "bare string"),
+        (["ann"], torch.zeros(1, 4), r"\(1, 8\)"),
+        (["ann"], torch.full((1, 8), torch.nan), "NaN"),
+    ],
+)
+def test_users_who_cannot_be_added_change_nothing(users, embeddings, message):
+    model = tables(tiny_split())
+    before = model.users, model.config.num_users, len(model.user_embedding.weight)
+    with pytest.raises(DataError, match=message):
+        model.add_users(users, embeddings)
+    assert (model.users, model.config.num_users, len(model.user_embedding.weight)) == before
+
+
+def test_a_model_without_users_gets_none():
+    split = tiny_split()
+    model = Tables(UserRecommenderConfig(num_items=len(split.catalogue), num_users=2, hidden_size=8))
+    with pytest.raises(ConfigError, match="knows no users"):
+        model.add_users(["ann"])

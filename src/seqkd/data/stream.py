@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset
 
 from ..catalogue import Catalogue
+from ..errors import CheckpointError, DataError
+from .columns import ITEM_ID, PARTS
+from .interactions import table_of
 from .split import Split
+
+META, USERS, LOG = "block.json", "user_ids.json", "log.parquet"
+USER, ITEM, PART = "user", "item", "part"  # columns of a block's log
+TRAIN, VALID, TEST = range(len(PARTS))
+DROPPED = -1
+
+
+def _no_log() -> Dataset:
+    kinds = {USER: pa.int32(), ITEM: pa.int32(), PART: pa.int8()}
+    return Dataset(pa.table({name: pa.array([], kind) for name, kind in kinds.items()}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,17 +40,149 @@ class Block(Split):
     `catalogue` and `users` hold whatever blocks 0 to k name, in the order of first appearance, so that a model of an
     earlier block keeps its rows and those of new users and items follow.
 
+    Rows of a block with `queries="users"` (MF, LightGCN): in train all that a user trains on in this block, with the
+    tail as the only query; in valid and test, before `first_target`, what is masked: train and the other of the two.
+    The list may be empty: a user may have come for nothing but tests.
+    Rows with `queries="positions"` (SASRec): histories over all blocks so far; the targets are of this block alone.
+
     Attributes:
         number: k, from 0.
         known_items, known_users: what earlier blocks name: new ones are numbered from there on.
+        log: this block's interactions in order: internal `user` and `item`, `part` (place in `PARTS`, -1: dropped by
+            the split) and, where times are known, `timestamp`. What later blocks read of this one.
     """
 
     everyone: Catalogue = field(default_factory=lambda: Catalogue([]))
     number: int = 0
     known_items: int = 0
     known_users: int = 0
+    log: Dataset = field(default_factory=_no_log)
 
     @property
     def users(self) -> Catalogue:  # type: ignore[override]
         """All users of blocks 0 to k."""
         return self.everyone
+
+    @property
+    def queries(self) -> str:
+        """`users` or `positions`: what its rows ask, the last word of the protocol."""
+        return self.protocol.rsplit("-", 1)[-1]
+
+    def pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+        """Users and items `(N,)` each, internal ids, of one part of this block alone, in order of time."""
+        mine = self.columns[PART] == PARTS.index(part)
+        return self.columns[USER][mine].astype(np.int64), self.columns[ITEM][mine].astype(np.int64)
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of `log`, `(N,)` each.
+
+        Raises:
+            DataError: the block was made by hand, without a log.
+        """
+        if not len(self.log):
+            raise DataError(
+                f"block {self.number} has rows, but no log. Make it with cut_stream, next_block or read_ccd."
+            )
+        table = table_of(self.log)
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """sha256 over the rows, the users, the place in the stream and the log."""
+        digest = hashlib.sha256(f"{self._rows.fingerprint} {self.everyone.fingerprint} {self._place}".encode())
+        for name, values in sorted(self.columns.items()) if len(self.log) else ():
+            digest.update(name.encode() + values.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _rows(self) -> Split:
+        """This block as any split: without users, place and log."""
+        return Split(**{each.name: getattr(self, each.name) for each in fields(Split)})
+
+    @property
+    def _place(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("number", "known_items", "known_users")}
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write what `Split.save` writes, `user_ids.json`, `log.parquet` and, last, `block.json`."""
+        self._rows.save(folder)
+        path = Path(folder)
+        self.everyone.save(path, USERS)
+        pq.write_table(table_of(self.log).replace_schema_metadata(None), path / LOG)
+        (path / META).write_text(json.dumps(self._place | {"fingerprint": self.fingerprint}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Block:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is missing, damaged or does not belong to the others.
+        """
+        path, split = Path(folder), Split.load(folder)
+        try:
+            meta = json.loads((path / META).read_text(encoding="utf-8"))
+            told = meta.pop("fingerprint")
+            rows = {each.name: getattr(split, each.name) for each in fields(Split)}
+            block = cls(**rows, everyone=Catalogue.load(path / USERS), log=Dataset(pq.read_table(path / LOG)), **meta)
+        except (OSError, pa.ArrowException, json.JSONDecodeError, CheckpointError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} holds a split, but no complete block of a stream ({error}). Make it again with Block.save."
+            ) from error
+        if block.fingerprint != told:
+            raise DataError(
+                f"{path}: the files give the fingerprint {block.fingerprint[:12]}, but {META} says {told[:12]}. Some "
+                "files are of another block; make it again."
+            )
+        return block
+
+
+def check_stream(blocks: Sequence[Block]) -> None:
+    """Refuse blocks that do not follow each other.
+
+    Raises:
+        DataError: a block is missing or twice, or one does not grow from the block before it.
+    """
+    for number, block in enumerate(blocks):
+        if block.number != number:
+            raise DataError(
+                f"block {block.number} stands at place {number} of the stream. Give all blocks from 0 on, each once, "
+                "in order."
+            )
+        if number == 0:
+            continue
+        before = blocks[number - 1]
+        for what, mine, theirs, known in (
+            ("items", block.catalogue, before.catalogue, block.known_items),
+            ("users", block.users, before.users, block.known_users),
+        ):
+            if known != len(theirs) or mine.item_ids[:known] != theirs.item_ids:
+                raise DataError(
+                    f"block {number} grows from {known} {what}, but block {number - 1} names {len(theirs)}, or others "
+                    "in their places; ids must stay as they are. Give blocks of one stream."
+                )
+        if (block.domain, block.protocol) != (before.domain, before.protocol):
+            raise DataError(
+                f"block {number} is of {block.domain!r}, {block.protocol}, but block {number - 1} of "
+                f"{before.domain!r}, {before.protocol}. Give blocks of one stream, split in one way."
+            )
+
+
+def items_of(block: Block, items: Dataset) -> Dataset:
+    """The rows of an item table in the order of the block's catalogue: row i is item i + 1.
+
+    Args:
+        items: `market["items"]`; of several markets, the tables one below the other.
+
+    Raises:
+        DataError: an item of the block has no row.
+    """
+    table = table_of(items).combine_chunks()
+    at = pc.index_in(pa.array(block.catalogue.item_ids), value_set=table[ITEM_ID].combine_chunks())
+    if at.null_count:
+        missing = [block.catalogue.item_ids[row] for row in np.flatnonzero(at.is_null().to_numpy(False))[:5]]
+        raise DataError(
+            f"{at.null_count} of {len(at)} items have no row in this item table, first {missing}. Give the tables of "
+            "all blocks, one below the other."
+        )
+    return Dataset(table.take(at).combine_chunks())

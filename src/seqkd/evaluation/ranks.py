@@ -22,9 +22,10 @@ HISTORY = ("masked", "unmasked")
 class Ranks:
     """0-based rank of every target among the whole catalogue, `(Q,)`; `depth` where it is not among the first `depth`.
 
-    `history_lengths (Q,)` and `targets (Q,)` are there for slices by history length and item frequency. Where sets were
-    asked for (`TargetSets`), there is an entry for each item of each set: `set_sizes (Q,)`, and `largest_set`, which is
-    of all rows, also of those that other processes rank.
+    `history_lengths (Q,)` and `targets (Q,)` are there for slices by history length and item frequency, `rows (Q,)` for
+    those by user: the row of the data set that each target is of, so that `dataset.user[ranks.rows]` are internal user
+    ids. Where sets were asked for (`TargetSets`), there is an entry for each item of each set: `set_sizes (Q,)`, and
+    `largest_set`, which is of all rows, also of those that other processes rank.
     """
 
     ranks: np.ndarray
@@ -34,6 +35,7 @@ class Ranks:
     history: str
     set_sizes: np.ndarray | None = None
     largest_set: int = 0
+    rows: np.ndarray | None = None
 
     def histogram(self) -> torch.Tensor:
         """`(depth+1,)` counts, of sets `(largest_set+1, depth+1)`; integers, so that sums over processes are exact."""
@@ -100,7 +102,7 @@ def rank_targets(
     was_training = model.training
     if was_training:  # a model that is in evaluation already may hold its items ready
         model.eval()
-    columns: dict[str, list[torch.Tensor]] = {"ranks": [], "targets": [], "lengths": [], "sizes": []}
+    columns: dict[str, list[torch.Tensor]] = {"ranks": [], "targets": [], "lengths": [], "sizes": [], "queries": []}
     for batch in loader:
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         scores = model.score(model(**{name: batch[name] for name in model.inputs}).query_embeddings)  # (Q, I+1)
@@ -117,11 +119,25 @@ def rank_targets(
             columns["sizes"].append(owner.bincount(minlength=len(scores))[owner])
         columns["targets"].append(targets)
         columns["lengths"].append(batch["history_lengths"][owner])
+        columns["queries"].append(batch["query_ids"][owner])
     if was_training:
         model.train()
     none = torch.zeros(0, dtype=torch.int64)
     told = {name: torch.cat([none, *(part.cpu() for part in parts)]).numpy() for name, parts in columns.items()}
-    ranks = Ranks(np.minimum(told["ranks"], depth), told["targets"], told["lengths"], depth=depth, history=history)
+    ranks = Ranks(
+        np.minimum(told["ranks"], depth),
+        told["targets"],
+        told["lengths"],
+        depth=depth,
+        history=history,
+        rows=_rows_of(dataset, told["queries"]),
+    )
     return (
         ranks if sets is None else replace(ranks, set_sizes=told["sizes"], largest_set=int(sets.sizes.max(initial=0)))
     )
+
+
+def _rows_of(dataset: SequenceDataset, query_ids: np.ndarray) -> np.ndarray:
+    """The row that each query id is reserved by, `(Q,)`."""
+    order = np.argsort(dataset.query_start)
+    return order[np.searchsorted(dataset.query_start[order], query_ids, side="right") - 1]

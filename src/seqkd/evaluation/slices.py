@@ -96,11 +96,15 @@ def _labels(kind: str, starts: Sequence[int]) -> list[str]:
 
 
 def _slice(ranks: Ranks, kind: str, label: str, chosen: np.ndarray, ks: Sequence[int]) -> Slice:
+    rows = None if ranks.rows is None else ranks.rows[chosen]
+    sizes = None if ranks.set_sizes is None or rows is None else np.bincount(rows)[rows]
     picked = replace(
         ranks,
         ranks=ranks.ranks[chosen],
         targets=ranks.targets[chosen],
         history_lengths=ranks.history_lengths[chosen],
+        rows=rows,
+        set_sizes=sizes,  # of what is chosen of each set
     )
     return Slice(kind, label, len(picked.ranks), picked.metrics(ks) if len(picked.ranks) else {})
 

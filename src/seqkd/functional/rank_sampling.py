@@ -22,11 +22,27 @@ def log_weights(length: int, temperature: float) -> Tensor:
     return -torch.arange(1, length + 1) / temperature
 
 
+def by_weight(lists: Tensor, log_rates: Tensor, size: int, generator: Generator) -> Tensor:
+    """Places of K of every list, drawn without replacement by weight: `(n, K)` int64, ascending.
+
+    Gumbel top-k: of clocks that ring at random with these rates, the first K to ring. Where a list is shorter than K,
+    the last of its places are empty ones.
+
+    Args:
+        lists: `(n, M)`; empty places come last.
+        log_rates: logarithms of the weights, `(n, M)`, or `(M,)` for all lists; finite.
+        size: K, at most M.
+    """
+    rings = torch.rand(lists.shape, generator=generator).log_().neg_().log_().sub_(log_rates)
+    rings.masked_fill_(lists == 0, inf)
+    places = rings.topk(min(size, lists.shape[1]), dim=1, largest=False, sorted=False).indices
+    return torch.from_numpy(np.sort(places.numpy(), axis=1))
+
+
 def by_position(lists: Tensor, size: int, temperature: float, generator: Generator) -> Tensor:
     """K of every list, drawn without replacement by the weight of their rank, and left in the order of the list.
 
-    Gumbel top-k: of clocks that ring at random with these rates, the first K to ring. Ranks so deep that not one in
-    2^24 lists would reach them are not drawn at all.
+    Ranks so deep that not one in 2^24 lists would reach them are not drawn at all.
 
     Args:
         lists: `(n, M)`, best first; empty places come last.
@@ -36,12 +52,8 @@ def by_position(lists: Tensor, size: int, temperature: float, generator: Generat
         `(n, K)`, 0 where a list is shorter than K.
     """
     depth = min(lists.shape[1], ceil(size + temperature * log(size * RARE)))
-    rings = (
-        torch.rand(len(lists), depth, generator=generator).log_().neg_().log_().sub_(log_weights(depth, temperature))
-    )
-    rings.masked_fill_(lists[:, :depth] == 0, inf)
-    ranks = rings.topk(min(size, depth), dim=1, largest=False, sorted=False).indices
-    return lists.gather(1, torch.from_numpy(np.sort(ranks.numpy(), axis=1)))
+    top = lists[:, :depth]
+    return top.gather(1, by_weight(top, log_weights(depth, temperature), size, generator))
 
 
 def uniform_outside(

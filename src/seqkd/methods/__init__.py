@@ -13,9 +13,11 @@ from .full_ce import FullCE
 from .hetcomp import HetComp
 from .htd import HTD
 from .ir_rrd import IRRRD
+from .lwc_kd import LWCKD
 from .phr import PHR
 from .rcekd import RCEKD
 from .rd import RD
+from .replay import Replay
 from .rrd import RRD
 from .unkd import UnKD
 
@@ -30,9 +32,11 @@ METHODS: dict[str, type[Method]] = {
     "hetcomp": HetComp,
     "htd": HTD,
     "ir_rrd": IRRRD,
+    "lwc_kd": LWCKD,
     "phr": PHR,
     "rcekd": RCEKD,
     "rd": RD,
+    "replay": Replay,
     "rrd": RRD,
     "unkd": UnKD,
 }
@@ -45,6 +49,7 @@ __all__ = [
     "FTD",
     "HTD",
     "IRRRD",
+    "LWCKD",
     "METHODS",
     "PHR",
     "RCEKD",
@@ -53,5 +58,6 @@ __all__ = [
     "ConCF",
     "FullCE",
     "HetComp",
+    "Replay",
     "UnKD",
 ]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..errors import ConfigError
 from ..functional.distinct import first_of_each, spread
 from ..functional.list_ranks import ranks_in
 from ..functional.rank_sampling import by_position
+from ..functional.soft_bce import soft_bce
 from ..knowledge import Knowledge
 from ..method import Epoch, Method
 from ..recommenders.recommender import RecommenderModel, RecommenderOutput
@@ -94,7 +94,7 @@ class CD(Method):
         first = first_of_each(batch["query_ids"])
         queries, query_ids = output.query_embeddings[first], batch["query_ids"][first]
         drawn = [Labelled(*self.lists.of(teacher, query_ids)) for teacher in knowledge]
-        losses = [soft_bce(student.score(queries, said.items.long()), said) for said in drawn]
+        losses = [soft_bce(student.score(queries, said.items.long()), said.labels, said.items == 0) for said in drawn]
         return spread(torch.stack(losses).mean(dim=0), first, batch)
 
 
@@ -108,10 +108,3 @@ def label(rankings: Rankings, generator: Generator, config: CDConfig) -> Labelle
     known = torch.cat([scores, lowest], dim=1).gather(1, ranks_in(rankings.teacher, items))
     labels = ((known + config.bias) / config.temperature).sigmoid()
     return Labelled(items.masked_fill(empty.all(dim=1, keepdim=True), 0), labels)
-
-
-def soft_bce(scores: Tensor, said: Labelled) -> Tensor:
-    """`-sum_i y_i log sigma(S_i) + (1 - y_i) log(1 - sigma(S_i))` of each query, `(n,)`, at least float32."""
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    losses = F.binary_cross_entropy_with_logits(scores, said.labels.to(scores.dtype), reduction="none")
-    return losses.masked_fill(said.items == 0, 0.0).sum(dim=1)

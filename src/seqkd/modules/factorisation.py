@@ -13,6 +13,7 @@ catalogue, exactly:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,6 @@ from transformers import initialization as init
 
 from ..catalogue import PADDING
 from ..errors import ConfigError, DataError
-from .embedding_tables import grown
 
 QUERY_FIELDS = 2  # history, user
 
@@ -139,7 +139,18 @@ class FieldEmbeddings(nn.Module):
         told = self.attribute_weight(attributes).flatten(-2).sum(dim=-1)
         return Side(torch.cat([vectors, self.attribute(attributes)], dim=-2), weights + told)
 
-    # ---- attributes and new items -----------------------------------------------------------------------------
+    # ---- attributes and what grows ----------------------------------------------------------------------------
+
+    @property
+    def item_tables(self) -> Sequence[nn.Module]:
+        """With a row for each item, its vector first."""
+        read = (self.item, self.item_weight, self.history_weight, self.history)
+        return [table for table in read if table is not None]
+
+    @property
+    def user_tables(self) -> Sequence[nn.Module]:
+        """With a row for each user, his vector first."""
+        return [self.user, self.user_weight]
 
     def set_item_attributes(self, attributes: Tensor) -> None:
         """The attributes of items 1..I, `(I, A)`; errors as in `checked_attributes`."""
@@ -176,12 +187,7 @@ class FieldEmbeddings(nn.Module):
             )
         return attributes.to(self.item_attributes)
 
-    @torch.no_grad()
-    def grow(self, attributes: Tensor) -> None:
-        """Rows of n new items with `attributes (n, A)` in all tables but `item`: means of the old rows, which stay."""
-        count = len(attributes)
-        self.item_weight, self.history_weight = grown(self.item_weight, count), grown(self.history_weight, count)
-        if self.history is not None:
-            self.history = grown(self.history, count)
+    def add_attributes(self, attributes: Tensor) -> None:
+        """Those of n new items, `(n, A)` as `checked_attributes` gives them."""
         if self.item_attributes is not None:
             self.item_attributes = torch.cat([self.item_attributes, attributes])

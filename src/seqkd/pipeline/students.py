@@ -29,7 +29,7 @@ class Distilled(NamedTuple):
 
 def train_alone(experiment: Experiment, domain: Domain, seed: int) -> RecommenderModel:
     """The student without any teacher."""
-    student = new_model(domain, experiment.student, "student.model", seed)
+    student = new_model(domain.split, experiment.student, "student.model", seed)
     arguments = arguments_for(experiment, f"{domain.name}-alone-{seed}", seed, experiment.student.training)
     return train(student, domain, arguments, patience=experiment.patience).model.student
 
@@ -44,7 +44,7 @@ def distil(
 ) -> Distilled:
     """The same student, taught by the method from the teachers' knowledge."""
     student_config = replace(experiment.student, model={**experiment.student.model, **experiment.distilled_model})
-    student = new_model(domain, student_config, "student.model", seed)
+    student = new_model(domain.split, student_config, "student.model", seed)
     if experiment.warm_start:
         start_from_teachers(student, teachers, domain)
     overrides = experiment.student.training, experiment.distillation

@@ -115,7 +115,7 @@ def new_teacher(
                 f"{config.type!r}. Set type to the kind that was saved, or name another checkpoint."
             )
     if kind.content is None:
-        return pretrained if pretrained is not None else new_model(domain, config, f"{where}.model", seed)
+        return pretrained if pretrained is not None else new_model(domain.split, config, f"{where}.model", seed)
     set_seed(seed)
     reading = reading_of(experiment, config, where)
     content = kind.content(domain, reading, config.model)

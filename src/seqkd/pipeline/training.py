@@ -8,12 +8,15 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
+from ..batches.collators import SequenceDataset
+from ..batches.edges import edges_of
 from ..config import Experiment, ModelConfig, make
+from ..data.split import Split
 from ..distiller import Distiller
 from ..errors import ConfigError
 from ..knowledge import Knowledge
 from ..method import Method
-from ..models.lightgcn import LightGCNModel, edges_of
+from ..recommenders.edge_recommender import EdgeRecommender
 from ..recommenders.recommender import RecommenderModel, count_items
 from ..recommenders.user_configuration import UserRecommenderConfig
 from ..recommenders.user_recommender import UserRecommender
@@ -23,18 +26,18 @@ from .domains import Domain
 from .kinds import KINDS
 
 
-def new_model(domain: Domain, config: ModelConfig, where: str, seed: int) -> RecommenderModel:
-    """An untrained model that reads no content: it knows the domain's catalogue and, if its kind does, users."""
-    kind, sizes = KINDS[config.type], {"num_items": domain.num_items}
+def new_model(split: Split, config: ModelConfig, where: str, seed: int) -> RecommenderModel:
+    """An untrained model that reads no content: it knows the split's catalogue and, if its kind does, users."""
+    kind, sizes = KINDS[config.type], {"num_items": len(split.catalogue)}
     if issubclass(kind.config, UserRecommenderConfig):
-        sizes["num_users"] = len(domain.split.users)
+        sizes["num_users"] = len(split.users)
     set_seed(seed)
     model = kind.model(make(kind.config, config.model, where, **sizes))
-    model.set_catalogue(domain.split.catalogue, count_items(domain.split.train, domain.num_items))
+    model.set_catalogue(split.catalogue, count_items(split.train, len(split.catalogue)))
     if isinstance(model, UserRecommender):
-        model.set_users(domain.split.users)
-    if isinstance(model, LightGCNModel):
-        model.set_edges(edges_of(domain.part("train")))  # of no other part: a target is no neighbour
+        model.set_users(split.users)
+    if isinstance(model, EdgeRecommender):  # of no other part: a target is no neighbour
+        model.set_edges(edges_of(SequenceDataset(split.train, len(split.catalogue), split.users)))
     return model
 
 

@@ -55,11 +55,11 @@ class EdgeRecommender(UserRecommender):
         return self._neighbours()[1].lists(item_ids)
 
     def _neighbours(self) -> tuple[Neighbours, Neighbours]:
-        state = (self.edges._version, self.config.num_items)
+        state = (self.edges._version, self.config.num_users, self.config.num_items)
         if self._lists is None or self._lists[0] is not self.edges or self._lists[1] != state:
             self.check_edges()
             users, items = self.edges
-            both = Neighbours.of(users, items, self.config.num_users), Neighbours.of(items, users, state[1])
+            both = Neighbours.of(users, items, state[1]), Neighbours.of(items, users, state[2])
             self._lists = (self.edges, state, *both)
         return self._lists[2:]
 

@@ -56,7 +56,15 @@ class FieldRecommender(UserRecommender):
         """
         checked = self.fields.checked_attributes(attributes, len(item_ids))
         super().add_items(item_ids, embeddings)
-        self.fields.grow(checked)
+        self.fields.add_attributes(checked)
+
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        return self.fields.item_tables
+
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        return self.fields.user_tables
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.fields.item

@@ -25,6 +25,7 @@ from ..catalogue import FILE_NAME, PADDING, Catalogue
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import hub
 from ..functional import losses
+from ..modules.embedding_tables import add_rows
 from .configuration import RecommenderConfig
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,11 @@ class RecommenderModel(PreTrainedModel):
 
     `inputs` names the batch entries that `forward` reads. Knowledge of the world outside (external ids, how often an
     item was bought) lives here: `catalogue` and the buffer `item_counts (I+1,)`.
+
+    Class attributes:
+        content_argument: which argument of `add_items` takes the content of new items, where the model reads it.
+        shared_space: the first of `user_tables` and of `item_tables` are one space: the items of a user tell where he
+            is.
     """
 
     config: RecommenderConfig
@@ -63,6 +69,8 @@ class RecommenderModel(PreTrainedModel):
     base_model_prefix = "recommender"
     main_input_name = "item_ids"
     inputs: tuple[str, ...] = ("item_ids", "sequence_ids", "position_ids", "query_index")
+    content_argument: str | None = None
+    shared_space: bool = False
 
     def __init__(self, config: RecommenderConfig) -> None:
         super().__init__(config)
@@ -99,6 +107,16 @@ class RecommenderModel(PreTrainedModel):
     def embedding_size(self) -> int:
         """D, width of query and item embeddings."""
         return self.config.hidden_size
+
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        """The tables with a learned row for each item, 0 padding; `add_items` takes rows of the first."""
+        return [self.get_input_embeddings()]
+
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        """The tables with a learned row for each user, 0 unknown, of models that know users."""
+        return []
 
     # ---- scores and losses ------------------------------------------------------------------------------------
 
@@ -280,32 +298,44 @@ class RecommenderModel(PreTrainedModel):
 
     @torch.no_grad()
     def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue. Old rows stay bit-equal; a new row is `embeddings (n, D)`, or the mean of the old rows.
+        """Grow the catalogue. Old rows stay bit-equal; what is not given of a new item is the mean of the old ones.
+
+        An optimizer made before holds the tables as they were: make a new one.
+
+        Args:
+            embeddings: `(n, D)` rows of the first of `item_tables`.
 
         Raises:
-            DataError: an id is already in the catalogue, or `embeddings` has another shape.
+            DataError: an id is already in the catalogue, or `embeddings` has another shape or is not finite.
+            ConfigError: `embeddings` are given, but the model has no row for an item.
         """
-        table = cast(nn.Embedding, self.get_input_embeddings()).weight  # (I+1, D)
-        if embeddings is None:
-            embeddings = table[1:].mean(dim=0).expand(len(item_ids), -1)
-        if tuple(embeddings.shape) != (len(item_ids), table.shape[1]):
-            raise DataError(f"embeddings must be {(len(item_ids), table.shape[1])}, got {tuple(embeddings.shape)}.")
-        if not torch.isfinite(embeddings).all():
-            raise DataError("embeddings hold NaN or infinite values, which every list of recommendations would feel.")
+        self._check_rows("item", embeddings, len(item_ids), self.item_tables)
         self._extend_catalogue(item_ids)  # first: it refuses known and repeated ids
-        grown = nn.Embedding(len(table) + len(item_ids), table.shape[1], padding_idx=PADDING).to(table)
-        grown.weight.copy_(torch.cat([table, embeddings.to(table)]))
-        self.set_input_embeddings(grown)
+        add_rows(self.item_tables, len(item_ids), embeddings)
 
     def _extend_catalogue(self, item_ids: List[str]) -> None:
         """The external side of `add_items`: ids, counts, the number of items."""
-        catalogue = self._known_catalogue()
-        known = [item for item in item_ids if item in catalogue]
-        if known:
-            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
-        self.catalogue = catalogue.extend(item_ids)
+        self.catalogue = extended(self._known_catalogue(), item_ids, "already in the catalogue", "item")
         self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(len(item_ids))])
         self.config.num_items += len(item_ids)
+        self._forget()
+
+    def _check_rows(self, kind: str, embeddings: Tensor | None, count: int, tables: List[nn.Module]) -> None:
+        """Refuse rows of new users or items that are not rows of the first table."""
+        if embeddings is None:
+            return
+        if not tables:
+            raise ConfigError(
+                f"{type(self).__name__} has no {kind} table, no row for each {kind}: leave embeddings out."
+            )
+        expected = (count, cast(Tensor, tables[0].weight).shape[1])
+        if tuple(embeddings.shape) != expected:
+            raise DataError(f"embeddings must be {expected} (new {kind}s, width), got {tuple(embeddings.shape)}.")
+        if not torch.isfinite(embeddings).all():
+            raise DataError("embeddings hold NaN or infinite values, which every list of recommendations would feel.")
+
+    def _forget(self) -> None:
+        """Drop what was made of the tables as they were: they have grown. For models that hold such a thing."""
 
     def _known_catalogue(self) -> Catalogue:
         if self.catalogue is None:
@@ -394,6 +424,16 @@ class RecommenderModel(PreTrainedModel):
         for name, tensor in self.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{what}: {name} holds NaN or infinite values. Go back to an earlier checkpoint.")
+
+
+def extended(known: Catalogue, new: List[str], refusal: str, kind: str) -> Catalogue:
+    """The ids of users or items with new ones behind them, none of which may be known."""
+    if isinstance(new, str):
+        raise DataError(f"new {kind}s must be a list of ids, e.g. [{new!r}], not a bare string.")
+    twice = [name for name in new if name in known]
+    if twice:
+        raise DataError(f"{refusal}: {twice[:5]}. Add each {kind} once.")
+    return known.extend(new)
 
 
 def count_items(rows: datasets.Dataset, num_items: int) -> Tensor:

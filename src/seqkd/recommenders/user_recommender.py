@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers.utils import cached_file
 
@@ -19,7 +19,8 @@ from ..catalogue import PADDING, Catalogue
 from ..errors import CheckpointError, ConfigError, DataError
 from ..functional import losses
 from ..functional.candidate_scores import candidate_scores
-from .recommender import HUB_ARGUMENTS, UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput
+from ..modules.embedding_tables import add_rows
+from .recommender import HUB_ARGUMENTS, UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput, extended
 from .user_configuration import UserRecommenderConfig
 
 FILE_NAME = "user_ids.json"
@@ -41,15 +42,42 @@ class UserRecommender(RecommenderModel):
     unknown_users: bool = False
     holds_item_table: bool = False
     history_window: int = 0
+    shared_space = True
+    user_embedding: nn.Embedding  # or else `user_tables` is written
 
     def set_users(self, users: Catalogue) -> None:
         """Attach the external user ids, `split.users`; they are saved with the model."""
         if len(users) != self.config.num_users:
             raise ConfigError(
                 f"there are {len(users)} users, but the model was configured with num_users={self.config.num_users}. "
-                f"Build the model with num_users={len(users)}."
+                f"Build the model with num_users={len(users)}, or grow it with add_users."
             )
         self.users = users
+
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        """`add_users` takes rows of the first."""
+        return [self.user_embedding]
+
+    @torch.no_grad()
+    def add_users(self, user_ids: List[str], embeddings: Tensor | None = None) -> None:
+        """Grow by users, as `add_items` grows by items: old rows stay bit-equal, what is not given is their mean.
+
+        Args:
+            user_ids: external ids, in the order of the new rows.
+            embeddings: `(n, D)` rows of the first of `user_tables`.
+
+        Raises:
+            DataError: a user is known already or comes twice, or `embeddings` has another shape or is not finite.
+            ConfigError: the model was told no users yet, or `embeddings` are given, but it has no row for a user.
+        """
+        if self.users is None:
+            raise ConfigError("this model knows no users yet. Call model.set_users(split.users) first.")
+        self._check_rows("user", embeddings, len(user_ids), self.user_tables)
+        self.users = extended(self.users, user_ids, "already among the users", "user")
+        self.config.num_users += len(user_ids)
+        add_rows(self.user_tables, len(user_ids), embeddings)
+        self._forget()
 
     def user_embeddings(self, user_ids: Tensor) -> Tensor:
         """`(n, D)` of users `(n,)`, comparable with items: what `forward` says where the id is all that it reads.

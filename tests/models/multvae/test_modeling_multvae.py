@@ -212,3 +212,12 @@ def test_without_interactions_it_says_so():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         MultVAEConfig(**settings)
+
+
+def test_new_users_have_no_row():
+    model = tiny()
+    model.set_users(Catalogue(f"u{n}" for n in range(1, model.config.num_users + 1)))
+    with pytest.raises(ConfigError, match="no user table"):
+        model.add_users(["ann"], torch.zeros(1, 4))
+    model.add_users(["ann"])
+    assert model.config.num_users == len(model.users)

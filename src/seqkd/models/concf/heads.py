@@ -40,8 +40,15 @@ class Head(nn.Module):
         """`(..., D_h)` of items, likewise."""
         return beside(self.bottom(rows), 1.0)
 
-    def add_items(self, count: int) -> None:
-        """Make room for new items, where a head has a row for each: the mean of the old."""
+    @property
+    def item_tables(self) -> list[nn.Module]:
+        """Those with a row for each item, where a head has one beside the shared table."""
+        return []
+
+    @property
+    def user_tables(self) -> list[nn.Module]:
+        """Likewise for users."""
+        return []
 
 
 class PairHead(Head):
@@ -139,13 +146,9 @@ class UserMultinomial(Head):
     def items(self, rows: Tensor, item_ids: Tensor) -> Tensor:
         return self.top.at(item_ids)
 
-    @torch.no_grad()
-    def add_items(self, count: int) -> None:
-        old = self.top
-        grown = Rows(old.in_features, old.out_features + count).to(old.weight)
-        grown.weight.copy_(torch.cat([old.weight, old.weight[1:].mean(dim=0).expand(count, -1)]))
-        grown.bias.copy_(torch.cat([old.bias, old.bias[1:].mean().expand(count)]))
-        self.top = grown
+    @property
+    def item_tables(self) -> list[nn.Module]:
+        return [self.top]
 
 
 class ItemMultinomial(Head):
@@ -157,6 +160,10 @@ class ItemMultinomial(Head):
 
     def users(self, rows: Tensor, user_ids: Tensor) -> Tensor:
         return self.top.at(user_ids)
+
+    @property
+    def user_tables(self) -> list[nn.Module]:
+        return [self.top]
 
 
 def beside(vectors: Tensor, value: float) -> Tensor:

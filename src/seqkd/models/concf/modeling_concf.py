@@ -143,12 +143,18 @@ class ConCFModel(MultiHeadRecommender):
         kept.catalogue, kept.users = self.catalogue, self.users
         return kept.train(self.training)
 
-    @torch.no_grad()
-    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue; old rows stay bit-equal. Heads with a row for each item give new ones the mean."""
-        super().add_items(item_ids, embeddings)
-        for name in self.head_names:
-            self._head(name).add_items(len(item_ids))
+    # ---- what grows -------------------------------------------------------------------------------------------
+
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        return [self.item_embedding, *(table for name in self.head_names for table in self._head(name).item_tables)]
+
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        return [self.user_embedding, *(table for name in self.head_names for table in self._head(name).user_tables)]
+
+    def _forget(self) -> None:
+        self._observed = None  # who has what is told anew, with the new users and items
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.item_embedding

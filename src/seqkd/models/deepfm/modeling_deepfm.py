@@ -25,6 +25,7 @@ class DeepFMModel(WideAndDeepRecommender, FieldRecommender):
 
     config: DeepFMConfig
     config_class = DeepFMConfig
+    shared_space = False  # the MLP reads users and items by weights of their own
 
     def __init__(self, config: DeepFMConfig) -> None:
         super().__init__(config)

@@ -37,6 +37,7 @@ class ItemAEModel(EdgeRecommender):
     config: ItemAEConfig
     config_class = ItemAEConfig
     inputs = ("user_ids",)
+    shared_space = False
 
     def __init__(self, config: ItemAEConfig, edges: Tensor | None = None) -> None:
         super().__init__(config)
@@ -71,7 +72,7 @@ class ItemAEModel(EdgeRecommender):
         if not self.training and not torch.is_grad_enabled():
             items = self._served()
             return items if item_ids is None else F.embedding(item_ids, items)
-        self._held = None  # what has gradients may be about to change
+        self._forget()  # what has gradients may be about to change
         if item_ids is None:
             return self._with_prior(torch.arange(self.config.num_items + 1, device=self.edges.device))
         distinct, asked = item_ids.unique(return_inverse=True)
@@ -102,8 +103,11 @@ class ItemAEModel(EdgeRecommender):
         return self._held[1]
 
     def train(self, mode: bool = True) -> ItemAEModel:
-        self._held = None
+        self._forget()
         return super().train(mode)
+
+    def _forget(self) -> None:
+        self._held = None
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -136,15 +140,14 @@ class ItemAEModel(EdgeRecommender):
         """
         raise ConfigError("the item autoencoder has no loss by query; ask training_loss, which reads its items' users.")
 
-    # ---- new items --------------------------------------------------------------------------------------------
+    # ---- what grows -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue. A new item is nobody's, so it is encoded as the empty set.
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        """None: an item is the set of its users, and a new one the empty set until there are new `edges`."""
+        return []
 
-        Raises:
-            ConfigError: `embeddings` are given: an item has no row of its own. DataError: an id is known already.
-        """
-        if embeddings is not None:
-            raise ConfigError("an item autoencoder has no item table: an item is its users. Leave embeddings out.")
-        self._extend_catalogue(item_ids)
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        """Rows `[w, b]` of the decoder, and those that the encoder reads."""
+        return [self.user_embedding, self.encoder.table]

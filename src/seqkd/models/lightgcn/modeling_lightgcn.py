@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as List
 from dataclasses import dataclass
 from typing import cast
 
@@ -31,6 +30,8 @@ class LightGCNModel(EdgeRecommender):
 
     The graph is that of the training part alone, `LightGCNModel(config, edges_of(train))`, and is saved with the model.
     A user who is not in it is folded in from the history: what one propagation gives to a new node with these items.
+    A new item (`add_items`) has no edges, so its layers above 0 are zero: it is recommended by its row alone, divided
+    by K+1.
 
     Args:
         edges: `(2, E)` internal ids of users and of their items, see `set_edges`. Without it, the model waits for
@@ -201,23 +202,6 @@ class LightGCNModel(EdgeRecommender):
         norms = self.item_embedding(items).square().sum(2)
         norms = users.square().sum(1) + norms[:, 0] + norms[:, 1:].sum(1) / max(norms.shape[1] - 1, 1)
         return loss + labelled * norms * (self.config.reg_weight / 2)
-
-    # ---- new items --------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue; old items and all users keep their vectors, bit-equal.
-
-        A new item has no edges, so its layers above 0 are zero: it is recommended by its row alone, divided by K+1.
-
-        Args:
-            embeddings: `(n, D)` rows before propagation; the mean of the old rows without it.
-
-        Raises:
-            DataError: an id is already in the catalogue, or `embeddings` has another shape or is not finite.
-        """
-        super().add_items(item_ids, embeddings)
-        self._forget()
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.item_embedding

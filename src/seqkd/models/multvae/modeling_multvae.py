@@ -15,7 +15,6 @@ from ...catalogue import PADDING
 from ...errors import DataError
 from ...functional.distinct import first_of_each
 from ...functional.losses import catalogue_log_probs
-from ...modules.embedding_tables import grown
 from ...modules.factorisation import xavier_normal
 from ...modules.set_encoder import SetEncoder
 from ...recommenders.edge_recommender import EdgeRecommender
@@ -48,6 +47,7 @@ class MultVAEModel(EdgeRecommender):
     config_class = MultVAEConfig
     unknown_users = True
     holds_item_table = True
+    shared_space = False
 
     def __init__(self, config: MultVAEConfig, edges: Tensor | None = None) -> None:
         super().__init__(config)
@@ -166,20 +166,17 @@ class MultVAEModel(EdgeRecommender):
             self._pairs = collator
         return collator
 
-    # ---- new items --------------------------------------------------------------------------------------------
+    # ---- what grows -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue; old rows stay bit-equal. The encoder reads a new item as the mean of the old ones.
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        """Rows `[w, b]` of the decoder, and those that the encoder reads."""
+        return [self.item_embedding, self.encoder.table]
 
-        Args:
-            embeddings: `(n, D+1)` rows `[w, b]` of the decoder; the mean of the old ones without it.
-
-        Raises:
-            DataError: an id is already in the catalogue, or `embeddings` has another shape or is not finite.
-        """
-        super().add_items(item_ids, embeddings)
-        self.encoder.table = grown(self.encoder.table, len(item_ids))
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        """None: a user is the set of his items, and a new one the empty set until there are new `edges`."""
+        return []
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.item_embedding

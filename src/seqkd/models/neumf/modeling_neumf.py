@@ -13,7 +13,6 @@ from transformers import initialization as init
 
 from ...catalogue import PADDING
 from ...modules.dropout import Dropout
-from ...modules.embedding_tables import grown
 from ...recommenders.recommender import RecommenderOutput
 from ...recommenders.wide_and_deep import WideAndDeepRecommender
 from .configuration_neumf import NeuMFConfig
@@ -29,6 +28,7 @@ class NeuMFModel(WideAndDeepRecommender):
 
     config: NeuMFConfig
     config_class = NeuMFConfig
+    shared_space = False  # h may turn the signs of GMF round, and the MLP reads both sides by weights of their own
 
     def __init__(self, config: NeuMFConfig) -> None:
         super().__init__(config)
@@ -80,20 +80,15 @@ class NeuMFModel(WideAndDeepRecommender):
         user, item = cast(Tensor, self.layers[0].weight).split(self.config.hidden_size, dim=1)
         return user, item
 
-    # ---- new items --------------------------------------------------------------------------------------------
+    # ---- what grows -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def add_items(self, item_ids: List[str], embeddings: Tensor | None = None) -> None:
-        """Grow the catalogue; old rows stay bit-equal. The MLP knows a new item as the mean of the old ones.
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        return [self.item_embedding, self.mlp_item_embedding]
 
-        Args:
-            embeddings: `(n, D)` vectors of GMF; the mean of the old ones without it.
-
-        Raises:
-            DataError: an id is already in the catalogue, or `embeddings` has another shape or is not finite.
-        """
-        super().add_items(item_ids, embeddings)
-        self.mlp_item_embedding = grown(self.mlp_item_embedding, len(item_ids))
+    @property
+    def user_tables(self) -> List[nn.Module]:
+        return [self.user_embedding, self.mlp_user_embedding]
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.item_embedding

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ...batches.collators import UNLABELLED, QueryCollator
+from ...modules.embedding_tables import add_rows
 from ...recommenders.recommender import RecommenderModel, RecommenderOutput
 from . import dense_attention
 from .configuration_recformer import CausalRecformerConfig
@@ -101,10 +102,11 @@ class CausalRecformerModel(RecformerModel):
     ) -> None:
         """As in `RecformerModel`; a learned vector starts at zero, so a new item is its text alone."""
         super().add_items(item_ids, embeddings, features=features)
-        if self.item_embedding is not None:
-            old = self.item_embedding.weight
-            self.item_embedding = LearnedVectors(len(old) + len(item_ids), old.shape[1]).to(old)
-            self.item_embedding.weight.copy_(torch.cat([old, old.new_zeros(len(item_ids), old.shape[1])]))
+        add_rows(self.item_tables, len(item_ids), torch.zeros(len(item_ids), self.config.hidden_size))
+
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        return [] if self.item_embedding is None else [self.item_embedding]
 
     def _text_of(self, ids: Tensor) -> Tensor:
         return self.encode_histories(ids[:, None], learned=False)

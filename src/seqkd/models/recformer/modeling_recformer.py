@@ -39,6 +39,7 @@ class RecformerModel(RecommenderModel):
     config_class = RecformerConfig
     main_input_name = "histories"
     inputs: tuple[str, ...] = ("histories",)
+    content_argument = "features"
     supports_gradient_checkpointing = True
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^item_words$"]  # noqa: RUF012 - what only pre-training reads
     item_input_ids: Tensor
@@ -227,6 +228,11 @@ class RecformerModel(RecommenderModel):
             setattr(self, name, torch.cat([getattr(self, name), new]))
         ids = torch.arange(len(old), len(old) + len(item_ids), device=old.device)
         self.item_vectors = torch.cat([old, self._encode_alone(ids)])
+
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        """None: an item is its text."""
+        return []
 
     # ---- the rest of a recommender ----------------------------------------------------------------------------
 

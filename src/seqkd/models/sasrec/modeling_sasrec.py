@@ -30,6 +30,7 @@ class SASRecModel(RecommenderModel):
 
     config: SASRecConfig
     config_class = SASRecConfig
+    content_argument = "teacher_embeddings"
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__(config)

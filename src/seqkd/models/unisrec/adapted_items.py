@@ -27,6 +27,7 @@ class AdaptedItems(RecommenderModel):
 
     config: UniSRecConfig
     item_features: Tensor
+    content_argument = "features"
 
     def __init__(self, config: UniSRecConfig) -> None:
         super().__init__(config)
@@ -137,7 +138,7 @@ class AdaptedItems(RecommenderModel):
         return [] if self.item_embedding is None else [self.item_embedding.weight]
 
     def train(self, mode: bool = True) -> AdaptedItems:
-        self._served = self._shared = None
+        self._forget()
         return super().train(mode)
 
     # ---- items ------------------------------------------------------------------------------------------------
@@ -178,23 +179,18 @@ class AdaptedItems(RecommenderModel):
         if embeddings is not None and self.item_embedding is None:
             raise ConfigError("this model is inductive (use_item_embedding=False): leave `embeddings` out.")
         features = self._checked(features, len(item_ids))
-        if self.item_embedding is not None:
-            if embeddings is None:
-                embeddings = torch.zeros(len(item_ids), self.config.hidden_size)
-            super().add_items(item_ids, embeddings)
-        else:
-            self._extend_catalogue(item_ids)
+        if embeddings is None and self.item_embedding is not None:
+            embeddings = torch.zeros(len(item_ids), self.config.hidden_size)
+        super().add_items(item_ids, embeddings)
         self.item_features = torch.cat([self.item_features, features])
+
+    def _forget(self) -> None:
         self._served = self._shared = None
 
-    def _extend_catalogue(self, item_ids: List[str]) -> None:
-        catalogue = self._known_catalogue()
-        known = [item for item in item_ids if item in catalogue]
-        if known:
-            raise DataError(f"already in the catalogue: {known[:5]}. Add each item once.")
-        self.catalogue = catalogue.extend(item_ids)
-        self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(len(item_ids))])
-        self.config.num_items += len(item_ids)
+    @property
+    def item_tables(self) -> List[nn.Module]:
+        """The learned vectors, or none when the model is inductive."""
+        return [] if self.item_embedding is None else [self.item_embedding]
 
     def get_input_embeddings(self) -> nn.Embedding | None:  # type: ignore[override]
         """The learned item vectors; None when the model is inductive."""

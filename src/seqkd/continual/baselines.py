@@ -1,0 +1,114 @@
+"""Continual learners that need no partner, to compare with: each goes from block to block with one model."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import AutoModel
+
+from ..config import ModelConfig
+from ..data.stream import Block
+from ..data.stream_rows import whole
+from ..evaluation.stream import block_metrics
+from ..pipeline.training import new_model
+from ..recommenders.recommender import RecommenderModel
+from .configuration import ContinualConfig
+from .fit import FitConfig, fit
+from .learning import learn
+from .ledger import Ledger
+from .measured import write_metrics
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How a model goes on with a block.
+
+    Args:
+        init: how new rows start, see `grow`.
+        methods, weights: what it learns by beside the labels.
+        buffer: share of all earlier training interactions that it trains on again.
+        frozen: it stays what it is; who it does not know is not answered.
+        afresh: a new model, trained on all blocks.
+    """
+
+    init: str = "neighbours"
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    buffer: float = 0.0
+    frozen: bool = False
+    afresh: bool = False
+
+
+BASELINES = {
+    "frozen": Baseline(frozen=True),
+    "fine-tune": Baseline(init="random"),
+    "fine-tune, init": Baseline(),
+    "lwf": Baseline(methods={"rrd": {"interesting": 40, "uninteresting": 200}}, weights={"rrd": 0.01}),
+    "buffer": Baseline(buffer=0.1),
+    "retrain": Baseline(afresh=True),
+}
+
+
+class Chain:
+    """One baseline on a stream, kept in a folder as `Evolution` is.
+
+    Args:
+        folder: of the chain.
+        baseline: what it does.
+        config: of the run to compare with: growth, graph, metric and seed are its.
+        model: what a model made afresh is.
+        stage: how a block is learned; `base` how a model made afresh is.
+        first: folder of the model after block 0.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        baseline: Baseline,
+        config: ContinualConfig,
+        *,
+        model: ModelConfig,
+        stage: FitConfig,
+        base: FitConfig,
+        first: Path,
+    ) -> None:
+        self.folder, self.baseline, self.config = folder, baseline, config
+        self.new, self.stage, self.base, self.first = model, stage, base, first
+
+    def step(self, blocks: list[Block]) -> None:
+        """Learn the last of the blocks, all of which are given."""
+        run = Ledger(self.folder / str(len(blocks) - 1)).run
+        run("model", lambda folder: self._learn(blocks, folder))
+        run("measured", lambda folder: self._measure(blocks, folder))
+
+    def _learn(self, blocks: list[Block], folder: Path) -> dict[str, Any]:
+        how, noted = self.baseline, {}
+        seed, metric = self.config.seed, self.config.metric
+        if how.afresh:
+            block = whole(blocks)
+            model = new_model(block, self.new, "model", seed)
+            noted = fit(model, block, self.base, folder / "run", seed=seed, metric=metric)
+        elif len(blocks) == 1:
+            model = self._load(self.first)
+        else:
+            model = self._load(self.folder / str(len(blocks) - 2) / "model")
+        if len(blocks) > 1 and not how.afresh and not how.frozen:
+            stage = replace(self.stage, methods=how.methods, weights=how.weights)
+            train = whole(blocks, keep=how.buffer, seed=seed).train if how.buffer else None
+            noted = learn(model, blocks, self.config, stage, {}, folder / "run", init=how.init, train=train)
+        if PartialState().is_main_process:
+            model.save_pretrained(folder)
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        return noted
+
+    def _measure(self, blocks: list[Block], folder: Path) -> None:
+        model = self._load(self.folder / str(len(blocks) - 1) / "model")
+        grown = blocks[0] if self.baseline.frozen else blocks[-1]
+        write_metrics(folder, {"model": [block_metrics(model, past, grown, ks=self.config.cutoffs) for past in blocks]})
+
+    def _load(self, folder: Path) -> RecommenderModel:
+        return AutoModel.from_pretrained(folder).eval()

@@ -1,0 +1,119 @@
+"""The settings of a run on a stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig, make
+from ..errors import ConfigError
+from ..methods import METHODS
+from ..pipeline.kinds import KINDS
+from .fit import FitConfig
+from .graph import POLICIES
+
+FILE_NAME = "config.json"
+
+
+def _generate() -> FitConfig:
+    lists = {"interesting": 40, "uninteresting": 200, "item_interesting": 40, "item_uninteresting": 200}
+    return FitConfig(
+        {"ir_rrd": {**lists, "item_weight": 1.0, "refresh": 10}}, {"ir_rrd": 0.01}, training={"learning_rate": 5e-3}
+    )
+
+
+@dataclass
+class ContinualConfig:
+    """A student and its teachers on a stream; the defaults are CCD's where the paper or its release tell them.
+
+    Args:
+        student, teachers: the models, by name.
+        base: how teachers are trained on the base block.
+        generate: how a fresh student is distilled from the teachers after each block.
+        update_student, update_teacher: how either learns a block; `replay` among the methods rehearses earlier users.
+        init, neighbours: how new rows start, see `grow`.
+        graph, decay: what a graph keeps, see `renew_edges`.
+        stability, plasticity: share that each proxy keeps of itself, see `follow`.
+        rehearsed: length of the lists that proxies tell of earlier users.
+        avoided: as many of the best items in each of these lists are no negatives; 0 avoids none.
+        list_length: length of the teachers' lists of which a student is generated.
+        metric: Recall@K or NDCG@K on validation, by which all is chosen.
+        cutoffs: K of all that is measured; the metric's is one of them.
+        margin: share of the metric by which an updated student may fall below the frozen one, in the mean over all
+            blocks so far, before the update is refused.
+        seed: of everything.
+    """
+
+    student: ModelConfig = field(default_factory=lambda: ModelConfig("mf", {"hidden_size": 8}))
+    teachers: dict[str, ModelConfig] = field(
+        default_factory=lambda: {"lightgcn": ModelConfig("lightgcn", {"hidden_size": 128, "num_layers": 2})}
+    )
+    base: FitConfig = field(default_factory=lambda: FitConfig(patience=2))
+    generate: FitConfig = field(default_factory=_generate)
+    update_student: FitConfig = field(
+        default_factory=lambda: FitConfig({"replay": {"draws": 5, "decay": 10.0}}, {"replay": 0.5})
+    )
+    update_teacher: FitConfig = field(
+        default_factory=lambda: FitConfig({"replay": {"draws": 5, "decay": 5.0}}, {"replay": 0.5})
+    )
+    init: str = "neighbours"
+    neighbours: int = 20
+    graph: str = "cumulative"
+    decay: float = 0.5
+    stability: float = 0.9
+    plasticity: float = 0.0
+    rehearsed: int = 100
+    avoided: int = 0
+    list_length: int = 200
+    metric: str = "recall@20"
+    cutoffs: list[int] = field(default_factory=lambda: [20, 50, 100])
+    margin: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.teachers:
+            raise ConfigError("there is no teacher. Add one, e.g. teachers: {lightgcn: {type: lightgcn}}.")
+        for where, model in {"student": self.student, **{f"teachers.{n}": t for n, t in self.teachers.items()}}.items():
+            if model.type not in KINDS or KINDS[model.type].content is not None:
+                able = sorted(kind for kind in KINDS if KINDS[kind].content is None)
+                raise ConfigError(f"{where}.type must be one of {able}, got {model.type!r}.")
+        for stage in ("base", "generate", "update_student", "update_teacher"):
+            unknown = set(getattr(self, stage).methods) - set(METHODS)
+            if unknown:
+                raise ConfigError(f"{stage}.methods names {sorted(unknown)}; there are {sorted(METHODS)}.")
+        if self.graph not in POLICIES:
+            raise ConfigError(f"graph must be one of {POLICIES}, got {self.graph!r}.")
+        if self.metric not in {f"{name}@{k}" for name in ("recall", "ndcg") for k in self.cutoffs}:
+            raise ConfigError(f"metric must be recall@K or ndcg@K with K in cutoffs {self.cutoffs}, got {self.metric!r}.")
+        for name in ("stability", "plasticity", "margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}.")
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE_NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ContinualConfig:
+        """Read what `save` wrote."""
+        return cls.of(json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ContinualConfig:
+        """From plain values, as YAML has them.
+
+        Raises:
+            ConfigError: a name that is no field, here or further in, or a value that does not fit.
+        """
+        made: dict[str, Any] = dict(values)
+        if "student" in made:
+            made["student"] = make(ModelConfig, made["student"], "student")
+        if "teachers" in made:
+            made["teachers"] = {n: make(ModelConfig, t, f"teachers.{n}") for n, t in made["teachers"].items()}
+        for stage in ("base", "generate", "update_student", "update_teacher"):
+            if stage in made:
+                made[stage] = make(FitConfig, made[stage], stage)
+        return make(cls, made, "the stream's configuration")

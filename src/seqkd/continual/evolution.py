@@ -1,0 +1,240 @@
+"""CCD: a student and its teachers that evolve together on a stream of blocks (Lee et al., KDD 2024, arXiv 2405.19046).
+
+    run = Evolution("outputs/yelp", ContinualConfig())
+    for block in read_ccd("ccd_yelp"):
+        run.step(block)
+    run.student  # the one to serve
+
+After block k the folder holds `k/student`, which was updated by the block, `k/teachers/<name>`, `k/generated`, a fresh
+student distilled from these teachers with which the next cycle begins, and `k/stability` and `k/plasticity`, a slow and
+a fast copy of generated students. `student` is the last that was accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import AutoModel
+
+from ..config import make
+from ..data.stream import Block
+from ..errors import ConfigError, DataError, SeqKDError
+from ..evaluation.stream import StreamMatrix, block_metrics
+from ..methods import METHODS
+from ..pipeline.training import new_model
+from ..recommenders.recommender import RecommenderModel
+from .agreement import agree
+from .configuration import FILE_NAME, ContinualConfig
+from .fit import fit
+from .learning import Source, ask, learn
+from .ledger import Ledger
+from .measured import matrices, write_metrics
+from .proxies import follow
+
+REFUSED = "refused.json"
+
+
+class Evolution:
+    """A run on a stream, kept in a folder; whoever opens it again goes on where it is.
+
+    Args:
+        folder: of the run.
+        config: of a new run; one that was begun goes on with its own.
+
+    Raises:
+        ConfigError: there is neither a run nor a configuration, or they differ.
+    """
+
+    def __init__(self, folder: str | os.PathLike, config: ContinualConfig | None = None) -> None:
+        self.folder = Path(folder)
+        begun = ContinualConfig.load(self.folder) if (self.folder / FILE_NAME).exists() else None
+        if begun is None and config is None:
+            raise ConfigError(f"there is no run in {self.folder} yet. Give a configuration, e.g. ContinualConfig().")
+        if begun is not None and config not in (None, begun):
+            raise ConfigError(f"the run in {self.folder} was begun with another configuration. Take another folder.")
+        self.config: ContinualConfig = begun or config  # type: ignore[assignment]
+        if begun is None and PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.config.save(self.folder)
+
+    # ---- the loop ---------------------------------------------------------------------------------------------
+
+    def step(self, block: Block) -> None:
+        """Learn the next block, or go on with it at the stage in which an earlier attempt stopped.
+
+        Raises:
+            SeqKDError: the block, or what was learned of it, is no good. The last good student stays; what there is of
+                the block goes to `<k>.refused`, with the reason.
+        """
+        blocks = [*self.blocks, block]
+        if block.number != len(blocks) - 1:
+            raise DataError(f"this is block {block.number}, but the run in {self.folder} waits for {len(blocks) - 1}.")
+        try:
+            self._cycle(blocks)
+        except SeqKDError as error:
+            self._refuse(block.number, error)
+            raise
+
+    def _cycle(self, blocks: list[Block]) -> None:
+        """One cycle of teachers and student."""
+        k, run = len(blocks) - 1, self.ledger(len(blocks) - 1).run
+        run("block", blocks[k].save)
+        if k > 0:
+            run("stability", lambda folder: self._follow("stability", k, folder))
+            run("plasticity", lambda folder: self._follow("plasticity", k, folder))
+            run("student", lambda folder: self._update_student(blocks, folder))
+        for name in self.config.teachers:
+            teach = self._train_teacher if k == 0 else self._update_teacher
+            run(f"teachers/{name}", partial(teach, name, blocks))
+        run("generated", lambda folder: self._generate(blocks[k], folder))
+        if k == 0:
+            run("student", lambda folder: self.model(0, "generated").save_pretrained(folder))
+        run("measured", lambda folder: self._measure(blocks, folder))
+        self._serve(k)
+
+    def _train_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
+        model = new_model(blocks[0], self.config.teachers[name], f"teachers.{name}.model", self._seed(name))
+        return self._saved(
+            model, folder, fit(model, blocks[0], self.config.base, folder / "run", seed=self._seed(name))
+        )
+
+    def _generate(self, block: Block, folder: Path) -> dict[str, Any]:
+        """Stage 1: a fresh student, distilled from the teachers of a block (spec ccd 4)."""
+        stage = self.config.generate
+        methods = {
+            name: METHODS[name](make(METHODS[name].config_class, settings, f"generate.methods.{name}"))
+            for name, settings in stage.methods.items()
+        }
+        tables = frozenset().union(*(method.requires for method in methods.values()))
+        teachers = {name: self.model(block.number, f"teachers/{name}") for name in self.config.teachers}
+        told = {name: ask(teacher, block, tables, self.config.list_length) for name, teacher in teachers.items()}
+        student = new_model(block, self.config.student, "student.model", self.config.seed)
+        knowledge = {"teachers": agree(told)} if methods else {}
+        seed, metric = self.config.seed, self.config.metric
+        how = {"methods": methods, "knowledge": knowledge}
+        noted = fit(student, block, stage, folder / "run", seed=seed, metric=metric, **how)  # type: ignore[arg-type]
+        return self._saved(student, folder, noted)
+
+    def _follow(self, name: str, k: int, folder: Path) -> None:
+        """A proxy takes over from the student that was generated last (spec ccd 5.2)."""
+        proxy = self.model(k - 1, name) if k > 1 else None
+        follow(proxy, self.model(k - 1, "generated"), getattr(self.config, name)).save_pretrained(folder)
+
+    def _update_student(self, blocks: list[Block], folder: Path) -> dict[str, Any]:
+        """Stage 2: the generated student learns the block, and rehearses what its proxies know (spec ccd 5)."""
+        student = self.model(len(blocks) - 2, "generated")
+        noted = learn(student, blocks, self.config, self.config.update_student, self._proxies(blocks), folder / "run")
+        self._require_no_worse(student, blocks)
+        return self._saved(student, folder, noted)
+
+    def _update_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
+        """Stage 3: a teacher learns the block, and rehearses what proxies and the updated student know (spec ccd 6)."""
+        k = len(blocks) - 1
+        teacher = self.model(k - 1, f"teachers/{name}")
+        sources = {**self._proxies(blocks), "student": Source(self.model(k, "student"), blocks[k])}
+        noted = learn(teacher, blocks, self.config, self.config.update_teacher, sources, folder / "run")
+        return self._saved(teacher, folder, noted)
+
+    # ---- parts of it ------------------------------------------------------------------------------------------
+
+    def _proxies(self, blocks: list[Block]) -> dict[str, Source]:
+        """Both are the same at first, so that one speaks for them."""
+        k = len(blocks) - 1
+        names = ("stability",) if k == 1 else ("stability", "plasticity")
+        return {name: Source(self.model(k, name), blocks[k - 1]) for name in names}
+
+    def _require_no_worse(self, student: RecommenderModel, blocks: list[Block]) -> None:
+        """Raises:
+        DataError: the student has fallen too far below the one that was not updated.
+        """
+        block, metric = blocks[-1], self.config.metric
+        frozen = self.model(block.number - 1, "student")
+        told = [
+            sum(block_metrics(model, past, own, part="valid", ks=self.config.cutoffs)[metric] for past in blocks) / len(blocks)
+            for model, own in ((student, block), (frozen, blocks[-2]))
+        ]
+        if not told[0] >= told[1] * (1 - self.config.margin):
+            raise DataError(
+                f"block {block.number}: the updated student has {metric} {told[0]:.4f} on validation, a mean over "
+                f"blocks 0 to {block.number}; the one before, not updated, has {told[1]:.4f}. That is more than margin="
+                f"{self.config.margin} below. Look at the block's data, or lower update_student's learning rate."
+            )
+
+    def _measure(self, blocks: list[Block], folder: Path) -> None:
+        """Row k of every matrix a[k][i]."""
+        k = len(blocks) - 1
+        stages = ("student", "generated", *(f"teachers/{name}" for name in self.config.teachers))
+        models = {stage: self.model(k, stage) for stage in stages}
+        write_metrics(
+            folder,
+            {name: [block_metrics(model, past, blocks[k], ks=self.config.cutoffs) for past in blocks] for name, model in models.items()},
+        )
+
+    def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
+        """Save what a stage made, without the checkpoints on the way."""
+        if PartialState().is_main_process:
+            model.save_pretrained(folder)
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        return noted
+
+    def _serve(self, k: int) -> None:
+        """Put the student of a block where the last good one is."""
+        if PartialState().is_main_process:
+            fresh, old = self.folder / "student.new", self.folder / "student.old"
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(self.folder / str(k) / "student", fresh)
+            shutil.rmtree(old, ignore_errors=True)
+            if (self.folder / "student").exists():
+                os.replace(self.folder / "student", old)
+            os.replace(fresh, self.folder / "student")
+            shutil.rmtree(old, ignore_errors=True)
+        PartialState().wait_for_everyone()
+
+    def _refuse(self, k: int, error: SeqKDError) -> None:
+        place, state = self.folder / f"{k}.refused", PartialState()
+        if state.is_main_process and (self.folder / str(k)).exists():
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(self.folder / str(k), place)
+            (place / REFUSED).write_text(json.dumps({"block": k, "why": str(error)}, indent=2), encoding="utf-8")
+        state.wait_for_everyone()
+
+    def _seed(self, name: str) -> int:
+        """Of a teacher: those that are alike differ by it."""
+        return self.config.seed + list(self.config.teachers).index(name)
+
+    # ---- what is there ----------------------------------------------------------------------------------------
+
+    def ledger(self, k: int) -> Ledger:
+        """The stages of a block."""
+        return Ledger(self.folder / str(k))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Those that were learned, in order."""
+        return [Block.load(folder / "block") for folder in self._learned()]
+
+    def _learned(self) -> Iterator[Path]:
+        k = 0
+        while (self.folder / str(k) / "measured").exists():
+            yield self.folder / str(k)
+            k += 1
+
+    def matrices(self, metric: str = "recall@20") -> dict[str, StreamMatrix]:
+        """a[k][i] on the test parts, of every kind of model that there is after each block."""
+        return matrices([k / "measured" for k in self._learned()], metric)
+
+    def model(self, k: int, stage: str) -> RecommenderModel:
+        """A model as it was after a block: `student`, `generated`, `stability`, `plasticity` or `teachers/<name>`."""
+        return AutoModel.from_pretrained(self.folder / str(k) / stage).eval()
+
+    @property
+    def student(self) -> RecommenderModel:
+        """The last student that was accepted: the one to serve."""
+        return AutoModel.from_pretrained(self.folder / "student").eval()

@@ -1,0 +1,123 @@
+"""One stage of training on a block: from a model as it stands to the best one on the block's validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset
+from torch import Tensor
+from transformers import EarlyStoppingCallback
+
+from ..batches.collators import SequenceDataset
+from ..batches.target_sets import TargetSets
+from ..config import make
+from ..data.stream import Block
+from ..distiller import Distiller
+from ..evaluation.stream import asks_for_sets
+from ..knowledge import Knowledge
+from ..method import Method
+from ..recommenders.recommender import RecommenderModel
+from ..recommenders.user_recommender import UserRecommender
+from ..trainer import DistillationTrainer
+from ..training_args import DistillationArguments
+
+
+@dataclass
+class FitConfig:
+    """How a stage trains; the defaults are CCD's (spec ccd 8).
+
+    Args:
+        methods: settings of each method by its name in `METHODS`; `weights`: their loss weights.
+        label_weight: weight of the recommendation loss.
+        training: training arguments that differ, e.g. `{"learning_rate": 5e-3}`.
+        every: epochs between two looks at validation, the first before training: a stage never ends below its start.
+        patience: looks without a better one after which it ends.
+    """
+
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    label_weight: float = 1.0
+    training: dict[str, Any] = field(default_factory=dict)
+    every: int = 5
+    patience: int = 2
+
+
+def rows_for(rows: Dataset, block: Block, model: RecommenderModel, avoid: Tensor | None = None) -> SequenceDataset:
+    """Rows about the items of a block, and about its users where the model knows users."""
+    if not isinstance(model, UserRecommender):
+        return SequenceDataset(rows, len(block.catalogue))
+    return SequenceDataset(rows, len(block.catalogue), block.users, avoid)
+
+
+def validation_of(block: Block, model: RecommenderModel) -> SequenceDataset:
+    """What a block holds out for choices, as the model reads it."""
+    kind = TargetSets if asks_for_sets(block) else SequenceDataset
+    return kind(block.valid, len(block.catalogue), block.users if isinstance(model, UserRecommender) else None)
+
+
+def fit(
+    model: RecommenderModel,
+    block: Block,
+    config: FitConfig,
+    folder: Path,
+    *,
+    seed: int,
+    methods: Mapping[str, Method] | None = None,
+    knowledge: Mapping[str, Knowledge] | None = None,
+    rows: Dataset | None = None,
+    avoid: Tensor | None = None,
+    metric: str = "recall@20",
+) -> dict[str, Any]:
+    """Train a model in place; it ends as it was best on the block's validation, or as it began.
+
+    Args:
+        folder: where checkpoints go while it trains.
+        methods: built already; `config.weights` names their weights.
+        rows: what is trained on instead of the block's own training part.
+        avoid: pairs that are no negatives, see `SequenceDataset`; read where the model knows users.
+
+    Returns:
+        `start` and `best`, the metric on validation before training and of the model returned; `epochs` and `steps`.
+    """
+    train = rows_for(block.train if rows is None else rows, block, model, avoid)
+    distiller = Distiller(model, methods, config.weights, knowledge, config.label_weight)
+    k = int(metric.rpartition("@")[2])
+    arguments = make(
+        DistillationArguments,
+        {
+            "num_train_epochs": 100,
+            "per_device_train_batch_size": 2048,
+            "logging_strategy": "epoch",
+            "disable_tqdm": True,
+            "report_to": [],
+            **config.training,
+            "eval_strategy": "steps",
+            "save_strategy": "steps",
+            "save_only_model": True,
+            "save_total_limit": 1,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": metric,
+            "metric_ks": (k,),
+        },
+        "training",
+        output_dir=str(folder),
+        seed=seed,
+    )
+    per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    steps = -(-len(cast(Sized, model.training_rows(train))) // per_step)
+    arguments.eval_steps = arguments.save_steps = max(config.every * steps, 1)
+    trainer = DistillationTrainer(
+        distiller, arguments, train, validation_of(block, model), [EarlyStoppingCallback(config.patience)]
+    )
+    start = trainer.evaluate()[f"eval_{metric}"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer.train()
+    best = trainer.state.best_metric
+    if best is None or best <= start:
+        model.load_state_dict(before)
+        best = start
+    model.eval()
+    return {"start": start, "best": best, "epochs": round(trainer.state.epoch or 0), "steps": trainer.state.global_step}

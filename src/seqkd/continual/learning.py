@@ -1,0 +1,105 @@
+"""How a model of a stream learns a block: it grows, keeps what it wants of its graph, and trains while it rehearses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+
+from ..config import make
+from ..data.stream import Block
+from ..knowledge import Knowledge
+from ..knowledge.export import export
+from ..method import Method
+from ..methods import METHODS
+from ..methods.lwc_kd import LWCKD, LWCKDConfig
+from ..methods.replay import Replay, ReplayConfig
+from ..recommenders.edge_recommender import EdgeRecommender
+from ..recommenders.recommender import RecommenderModel
+from .configuration import ContinualConfig
+from .fit import FitConfig, fit, rows_for
+from .graph import renew_edges
+from .growth import grow
+from .rehearsal import best_pairs, block_edges, listen, rehearsal_rows
+
+
+class Source(NamedTuple):
+    """A model that says what the learner is about to forget, and the block to which it has been grown."""
+
+    model: RecommenderModel
+    block: Block
+
+
+def extend(model: RecommenderModel, block: Block, config: ContinualConfig, *, init: str | None = None) -> None:
+    """Grow a model to a block, in place: its tables, and its graph where it has one."""
+    grow(model, block, init=init or config.init, neighbours=config.neighbours, seed=config.seed)  # type: ignore[arg-type]
+    if isinstance(model, EdgeRecommender):
+        renew_edges(model, torch.from_numpy(block_edges(block)), config.graph, decay=config.decay)
+
+
+def learn(
+    model: RecommenderModel,
+    blocks: Sequence[Block],
+    config: ContinualConfig,
+    stage: FitConfig,
+    sources: Mapping[str, Source],
+    folder: Path,
+    *,
+    init: str | None = None,
+    train: Dataset | None = None,
+) -> dict[str, Any]:
+    """Update a model, in place, by the last of `blocks`; it has been grown to the one before.
+
+    Args:
+        stage: `replay` among its methods rehearses users known before, by what the `sources` say of them. Methods that
+            want knowledge otherwise hear the model itself about the block, as it is before it trains (learning without
+            forgetting, Li and Hoiem 2016).
+        folder: where checkpoints go while it trains.
+        init: of new rows, instead of the configuration's.
+        train: what is trained on instead of the block's training part.
+
+    Returns:
+        What `fit` tells.
+    """
+    *_, before, block = blocks
+    methods: dict[str, Method] = {}
+    if "lwc_kd" in stage.methods:
+        keep = make(LWCKDConfig, stage.methods["lwc_kd"], "methods.lwc_kd")
+        methods["lwc_kd"] = LWCKD(keep, copy.deepcopy(model), torch.from_numpy(block_edges(before)))
+    extend(model, block, config, init=init)
+    told: dict[str, Knowledge] = {}
+    avoid = None
+    if "replay" in stage.methods:
+        rows = rehearsal_rows(blocks)
+        told = {name: listen(*source, rows, block, config.rehearsed) for name, source in sources.items()}
+        replay = make(ReplayConfig, stage.methods["replay"], "methods.replay")
+        methods["replay"] = Replay(replay, rows_for(rows, block, model))
+        if config.avoided:
+            avoid = best_pairs([*told.values()], config.avoided)
+    for name in stage.methods.keys() - methods.keys():
+        methods[name] = METHODS[name](make(METHODS[name].config_class, stage.methods[name], f"methods.{name}"))
+    tables = frozenset().union(*(method.requires for method in methods.values()))
+    if tables and not told:
+        told = {"before": ask(model, block, tables, config.list_length)}
+    return fit(
+        model,
+        block,
+        stage,
+        folder,
+        seed=config.seed,
+        metric=config.metric,
+        methods=methods,
+        knowledge=told,
+        rows=train,
+        avoid=avoid,
+    )
+
+
+def ask(model: RecommenderModel, block: Block, tables: frozenset[str], k: int) -> Knowledge:
+    """What a model says about the training queries of a block to which it has been grown."""
+    wanted = tuple(tables - {"query_scores"})
+    return export(model, block.train, split=block, part="train", tables=wanted, k=k, filter_seen=True, batch_size=512)

@@ -1,0 +1,97 @@
+"""Whom a stream might forget: one row for each user of earlier blocks, to be rehearsed while a new block is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from ..batches.edges import Neighbours
+from ..catalogue import PADDING
+from ..data.columns import USER_ID
+from ..data.interactions import table_of
+from ..data.split import FIRST_TARGET, ITEM_IDS, QUERY_START
+from ..data.stream import Block
+from ..evaluation.stream import asks_for_sets
+from ..knowledge import Knowledge
+from ..knowledge.export import export
+from ..recommenders.recommender import RecommenderModel
+
+PARTS = ("test", "valid", "train")  # where the longest history of a user is
+
+
+def rehearsal_rows(blocks: Sequence[Block]) -> Dataset:
+    """One row for each user known before the last of `blocks`, in their order; its only query is the tail.
+
+    In a stream of sets a row holds what the user has in the training parts of the last two blocks, as far as the items
+    were known before (spec ccd 5.4: these are masked); many rows are empty. In a stream of sequences it is the history
+    as of the block in which the user was last seen.
+    """
+    *earlier, block = blocks
+    if asks_for_sets(block):
+        items = _recent_items(earlier[-1], block)
+        sizes = (items != PADDING).sum(dim=1).numpy()
+        flat, names = items[items != PADDING].numpy(), list(earlier[-1].users.item_ids)
+    else:
+        table = _newest_rows(earlier)
+        names, lists = table[USER_ID].to_pylist(), table[ITEM_IDS]
+        flat, sizes = pc.list_flatten(lists).to_numpy(), pc.list_value_length(lists).to_numpy()
+    ends = np.cumsum(sizes)
+    columns = {
+        USER_ID: pa.array(names, pa.string()),
+        ITEM_IDS: pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), flat.astype(np.int32)),
+        FIRST_TARGET: pa.array(sizes.astype(np.int32)),
+        QUERY_START: pa.array(np.arange(len(sizes), dtype=np.int64)),
+    }
+    return Dataset(pa.table(columns))
+
+
+def _recent_items(before: Block, block: Block) -> Tensor:
+    """`(U, n)` of the users and items known before: ascending, filled up with 0."""
+    edges = np.unique(np.concatenate([block_edges(before), block_edges(block)], axis=1), axis=1)
+    users, items = torch.from_numpy(edges)
+    known = (users <= block.known_users) & (items <= block.known_items)
+    return Neighbours.of(users[known], items[known], block.known_users).lists(torch.arange(1, block.known_users + 1))
+
+
+def _newest_rows(blocks: Sequence[Block]) -> pa.Table:
+    """The longest row of the newest block in which each user is."""
+    tables, seen = [], pa.array([], pa.string())
+    for block in reversed(blocks):
+        for part in PARTS:
+            table = table_of(block.part(part)).select([USER_ID, ITEM_IDS])
+            last = len(table) - 1 - np.unique(table[USER_ID].to_pylist()[::-1], return_index=True)[1]
+            table = table.take(np.sort(last))
+            table = table.filter(pc.invert(pc.is_in(table[USER_ID], seen)))
+            tables.append(table)
+            seen = pa.concat_arrays([seen, table[USER_ID].combine_chunks().cast(pa.string())])
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def block_edges(block: Block) -> np.ndarray:
+    """Users and items of the block's own training, `(2, E)` internal ids."""
+    return np.stack(block.pairs("train"))
+
+
+def listen(model: RecommenderModel, own: Block, rows: Dataset, block: Block, k: int) -> Knowledge:
+    """The best k items of a model for rehearsal rows, without what these hold, as knowledge about a later block.
+
+    Args:
+        own: the block to which the model has been grown; it cannot name items that came after.
+        rows: about users of that block alone.
+    """
+    told = export(model, rows, split=own, part="rehearsal", k=k, filter_seen=True, batch_size=512)
+    return Knowledge(told.source, block.catalogue, told.tables, told.counts)
+
+
+def best_pairs(told: Sequence[Knowledge], k: int) -> Tensor:
+    """`(2, n)` users and the first k items in any of the lists about rehearsal rows of sets, user i in row i - 1."""
+    items = torch.cat([one.table("query_topk")[:, :k] for one in told], dim=1).long()
+    users = torch.arange(1, len(items) + 1)[:, None].expand_as(items)
+    kept = items != PADDING
+    return torch.stack([users[kept], items[kept]]).unique(dim=1)
