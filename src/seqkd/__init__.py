@@ -39,16 +39,27 @@ if TYPE_CHECKING:
     from .batches.edges import edges_of
     from .batches.target_sets import TargetSets
     from .cards.model_card import write_card
+    from .continual.configuration import ContinualConfig
+    from .continual.evolution import Evolution
+    from .continual.fit import FitConfig
+    from .continual.graph import renew_edges
+    from .continual.growth import grow
+    from .continual.proxies import follow
     from .data.cold_items import hide_items
     from .data.interactions import by_domain, load_interactions
     from .data.kcore import k_core
     from .data.market import synthetic_market
     from .data.split import Split, combine
     from .data.splits import leave_one_out, load_markets, preset, ratio_split, temporal
+    from .data.stream import Block
+    from .data.stream_ccd import read_ccd
+    from .data.stream_cut import cut_stream, next_block
     from .data.text import encode_texts, item_text
     from .distiller import Distiller
     from .evaluation.head_selection import best_head
     from .evaluation.ranks import rank_targets
+    from .evaluation.stream import StreamMatrix, block_metrics, matrix_table, stream_table
+    from .figures.stream import stream_figure
     from .files.hub import push
     from .knowledge import Knowledge
     from .knowledge.common_lists import common_lists, labels_of
@@ -67,9 +78,11 @@ if TYPE_CHECKING:
     from .methods.hetcomp import HetComp, HetCompConfig
     from .methods.htd import HTD, HTDConfig
     from .methods.ir_rrd import IRRRD, IRRRDConfig
+    from .methods.lwc_kd import LWCKD, LWCKDConfig
     from .methods.phr import PHR, PHRConfig
     from .methods.rcekd import RCEKD, RCEKDConfig
     from .methods.rd import RD, RDConfig
+    from .methods.replay import Replay, ReplayConfig
     from .methods.rrd import RRD, RRDConfig
     from .methods.unkd import UnKD, UnKDConfig
     from .models.sasrec.item_projection import fit_item_projection
@@ -79,12 +92,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LATER = {
+    "Block": "data.stream",
     "CD": "methods.cd",
     "CDConfig": "methods.cd",
     "CKDMDSR": "methods.ckd_mdsr",
     "CKDMDSRConfig": "methods.ckd_mdsr",
     "ConCF": "methods.concf",
     "ConCFMethodConfig": "methods.concf",
+    "ContinualConfig": "continual.configuration",
     "Curriculum": "batches.curriculum",
     "DCD": "methods.dcd",
     "DCDConfig": "methods.dcd",
@@ -93,8 +108,10 @@ _LATER = {
     "DistillationArguments": "training_args",
     "DistillationTrainer": "trainer",
     "Distiller": "distiller",
+    "Evolution": "continual.evolution",
     "FTD": "methods.ftd",
     "FTDConfig": "methods.ftd",
+    "FitConfig": "continual.fit",
     "FullCE": "methods.full_ce",
     "FullCEConfig": "methods.full_ce",
     "HTD": "methods.htd",
@@ -104,6 +121,8 @@ _LATER = {
     "IRRRD": "methods.ir_rrd",
     "IRRRDConfig": "methods.ir_rrd",
     "Knowledge": "knowledge",
+    "LWCKD": "methods.lwc_kd",
+    "LWCKDConfig": "methods.lwc_kd",
     "Method": "method",
     "PHR": "methods.phr",
     "PHRConfig": "methods.phr",
@@ -113,22 +132,29 @@ _LATER = {
     "RDConfig": "methods.rd",
     "RRD": "methods.rrd",
     "RRDConfig": "methods.rrd",
+    "Replay": "methods.replay",
+    "ReplayConfig": "methods.replay",
     "SequenceDataset": "batches.collators",
     "SoftLabels": "method",
     "Split": "data.split",
+    "StreamMatrix": "evaluation.stream",
     "TargetSets": "batches.target_sets",
     "Trajectory": "knowledge.trajectory",
     "UnKD": "methods.unkd",
     "UnKDConfig": "methods.unkd",
     "best_head": "evaluation.head_selection",
+    "block_metrics": "evaluation.stream",
     "by_domain": "data.interactions",
     "combine": "data.split",
     "common_lists": "knowledge.common_lists",
+    "cut_stream": "data.stream_cut",
     "edges_of": "batches.edges",
     "encode_texts": "data.text",
     "ensemble": "knowledge.ensemble",
     "export": "knowledge.export",
     "fit_item_projection": "models.sasrec.item_projection",
+    "follow": "continual.proxies",
+    "grow": "continual.growth",
     "hide_items": "data.cold_items",
     "item_text": "data.text",
     "k_core": "data.kcore",
@@ -137,12 +163,18 @@ _LATER = {
     "load_interactions": "data.interactions",
     "load_markets": "data.splits",
     "load_trajectories": "knowledge.trajectory",
+    "matrix_table": "evaluation.stream",
+    "next_block": "data.stream_cut",
     "preset": "data.splits",
     "principal_items": "knowledge.warm_start",
     "push": "files.hub",
     "rank_consensus": "knowledge.ensemble",
     "rank_targets": "evaluation.ranks",
     "ratio_split": "data.splits",
+    "read_ccd": "data.stream_ccd",
+    "renew_edges": "continual.graph",
+    "stream_figure": "figures.stream",
+    "stream_table": "evaluation.stream",
     "synthetic_market": "data.market",
     "temporal": "data.splits",
     "write_card": "cards.model_card",
@@ -156,10 +188,12 @@ __all__ = [
     "FTD",
     "HTD",
     "IRRRD",
+    "LWCKD",
     "PHR",
     "RCEKD",
     "RD",
     "RRD",
+    "Block",
     "CDConfig",
     "CKDMDSRConfig",
     "CMLConfig",
@@ -174,6 +208,7 @@ __all__ = [
     "ConCFMethodConfig",
     "ConCFModel",
     "ConfigError",
+    "ContinualConfig",
     "Curriculum",
     "DCDConfig",
     "DEConfig",
@@ -183,9 +218,11 @@ __all__ = [
     "DistillationArguments",
     "DistillationTrainer",
     "Distiller",
+    "Evolution",
     "FMConfig",
     "FMModel",
     "FTDConfig",
+    "FitConfig",
     "FullCE",
     "FullCEConfig",
     "HTDConfig",
@@ -196,6 +233,7 @@ __all__ = [
     "ItemAEModel",
     "Knowledge",
     "KnowledgeError",
+    "LWCKDConfig",
     "LightGCNConfig",
     "LightGCNModel",
     "MFConfig",
@@ -214,12 +252,15 @@ __all__ = [
     "RecformerModel",
     "Recommendations",
     "RecommenderModel",
+    "Replay",
+    "ReplayConfig",
     "SASRecConfig",
     "SASRecModel",
     "SeqKDError",
     "SequenceDataset",
     "SoftLabels",
     "Split",
+    "StreamMatrix",
     "TargetSets",
     "Trajectory",
     "UnKD",
@@ -232,15 +273,19 @@ __all__ = [
     "UniSRecModel",
     "__version__",
     "best_head",
+    "block_metrics",
     "by_domain",
     "combine",
     "common_lists",
     "count_items",
+    "cut_stream",
     "edges_of",
     "encode_texts",
     "ensemble",
     "export",
     "fit_item_projection",
+    "follow",
+    "grow",
     "hide_items",
     "item_text",
     "k_core",
@@ -249,12 +294,18 @@ __all__ = [
     "load_interactions",
     "load_markets",
     "load_trajectories",
+    "matrix_table",
+    "next_block",
     "preset",
     "principal_items",
     "push",
     "rank_consensus",
     "rank_targets",
     "ratio_split",
+    "read_ccd",
+    "renew_edges",
+    "stream_figure",
+    "stream_table",
     "synthetic_market",
     "temporal",
     "write_card",

@@ -7,11 +7,12 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
+import yaml
 from accelerate import PartialState
 from huggingface_hub import is_offline_mode
 from transformers import AutoModel
@@ -19,7 +20,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
 from .cards.model_card import LIMITS
+from .continual.configuration import ContinualConfig
+from .continual.evolution import Evolution
 from .data.splits import load_markets, split_by
+from .data.stream import Block
+from .data.stream_ccd import is_ccd, read_ccd
+from .data.stream_cut import cut_stream
 from .errors import CheckpointError, ConfigError, SeqKDError
 from .files.hub import push
 from .models import recformer, unisrec
@@ -87,6 +93,39 @@ def convert_checkpoint(options: argparse.Namespace) -> None:
     print(f"{options.folder}: {type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
+def evolve(options: argparse.Namespace) -> None:
+    """A student and its teachers go on with what came since, block by block; the report says how they do."""
+    disable_progress_bar()
+    config = None
+    if options.config is not None:
+        with open(options.config, encoding="utf-8") as file:
+            config = ContinualConfig.of(yaml.safe_load(file) or {})
+    run = Evolution(options.run, config)
+    for source in options.data:
+        for block in blocks_of(run, source, options.cut):
+            print(f"block {block.number}: {len(block.users):,} users, {len(block.catalogue):,} items", file=sys.stderr)
+            run.step(block)
+    print(run.report())
+    print(f"The student to serve is {os.path.join(options.run, 'student')}.", file=sys.stderr)
+
+
+def blocks_of(run: Evolution, source: str, cut: int | None) -> Iterator[Block]:
+    """The blocks that a source brings to a run: those of a stream's folder that it has not learned, or one of a log."""
+    if is_ccd(source):
+        yield from read_ccd(source)[len(run.blocks) :]
+        return
+    markets = load_markets(source)
+    if len(markets) != 1:
+        raise ConfigError(f"{source} holds the domains {sorted(markets)}, but a stream is of one. Give it alone.")
+    (market,) = markets.values()
+    if cut is None:
+        yield run.next_block(market)
+    elif run.blocks:
+        raise ConfigError("--cut is for the log that a run begins with; this one has begun. Leave it out.")
+    else:
+        yield from cut_stream(market, blocks=cut, seed=run.config.seed, **vars(run.config.blocks))
+
+
 def push_folder(options: argparse.Namespace) -> None:
     """A finished model folder to the Hub, private unless said otherwise."""
     print(push(options.folder, options.repository, private=not options.public))
@@ -101,13 +140,13 @@ def parser() -> argparse.ArgumentParser:
     main_parser.add_argument("--version", action="version", version=__version__)
     commands = main_parser.add_subparsers(required=True, metavar="command")
 
-    commands.add_parser("doctor", help="versions, devices, disk").set_defaults(run=doctor)
+    commands.add_parser("doctor", help="versions, devices, disk").set_defaults(run_command=doctor)
 
     command = commands.add_parser("check", help="load data and report what is in it")
     command.add_argument("source", nargs="+", help="folder, file or Hub data set; several are several domains")
     command.add_argument("--protocol", choices=["loo", "temporal", "preset"], default="loo")
     command.add_argument("--min-interactions", type=int, default=0, help="k-core filter")
-    command.set_defaults(run=check)
+    command.set_defaults(run_command=check)
 
     command = commands.add_parser("recommend", help="items for a history")
     command.add_argument("model", help="folder or Hub name")
@@ -115,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("-k", type=int, default=10, help="how many items")
     command.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     command.add_argument("--revision", help="commit or branch of a Hub model")
-    command.set_defaults(run=recommend)
+    command.set_defaults(run_command=recommend)
 
     command = commands.add_parser("convert", help="other people's checkpoints, without unpickling code")
     command.add_argument("format", choices=["unisrec", "recformer"], help="whose: the authors' .pth or .bin files")
@@ -123,13 +162,20 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder", help="gets config.json and model.safetensors")
     command.add_argument("--pretraining", action="store_true", help="recformer: keep the language model head")
     command.add_argument("--word-embeddings", help="recformer: the Longformer file that has them, if the other has not")
-    command.set_defaults(run=convert_checkpoint)
+    command.set_defaults(run_command=convert_checkpoint)
+
+    command = commands.add_parser("evolve", help="a student and its teachers on a stream, block by block")
+    command.add_argument("run", help="folder of the run; what was begun there goes on")
+    command.add_argument("--config", help="YAML file with the settings of a new run, see ContinualConfig")
+    command.add_argument("--data", nargs="+", default=[], help="new interactions: a file or folder for each block")
+    command.add_argument("--cut", type=int, help="cut the first log into a base and so many blocks of equal size")
+    command.set_defaults(run_command=evolve)
 
     command = commands.add_parser("push", help="a finished model folder to the Hub")
     command.add_argument("folder")
     command.add_argument("repository", help="user/name")
     command.add_argument("--public", action="store_true", help="a new repository is private otherwise")
-    command.set_defaults(run=push_folder)
+    command.set_defaults(run_command=push_folder)
     return main_parser
 
 
@@ -137,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr when the input was wrong."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        options.run_command(options)
     except (SeqKDError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

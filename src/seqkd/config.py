@@ -162,17 +162,29 @@ def read_experiment(arguments: Sequence[str] | None = None, default: str | os.Pa
         arguments: those of the command line by default.
         default: the YAML file that holds when the command line names none.
     """
+    experiment = parse(
+        Experiment, "Distil a small sequential recommender from pre-trained teachers.", arguments, default
+    )
+    experiment.check()
+    return experiment
+
+
+def parse(
+    kind: type[Made],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    default: str | os.PathLike | None = None,
+) -> Made:
+    """A dataclass of settings from the command line and its `--config`; arguments as of `read_experiment`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if default is not None and not any(argument.split("=")[0] == "--config" for argument in arguments):
         arguments = ["--config", str(default), *arguments]
-    parser = ArgumentParser(description="Distil a small sequential recommender from pre-trained teachers.")
+    parser = ArgumentParser(description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
-    parser.add_class_arguments(Experiment, nested_key=None)
+    parser.add_class_arguments(kind, nested_key=None)
     parsed = parser.instantiate_classes(parser.parse_args(arguments))
     values = vars(parsed)
-    experiment = Experiment(**{item.name: values[item.name] for item in fields(Experiment)})
-    experiment.check()
-    return experiment
+    return kind(**{item.name: values[item.name] for item in fields(kind)})  # type: ignore[arg-type]
 
 
 def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) -> Made:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .collators import SequenceDataset, ranges
+from .collators import UNLABELLED, SequenceDataset, ranges
 from .positives import Positives
 
 
 class TrainingPairs(Dataset):
-    """Every interaction of a training part once, in the order of its rows.
+    """Every interaction of a training part once, in the order of its rows; and every row without any, as its user's
+    query that has no label but may have a teacher.
 
     Attributes:
         users, targets, query_ids: `(N,)`, one of each pair.
@@ -31,13 +32,15 @@ class TrainingPairs(Dataset):
         self.sequences, self.positives = sequences, Positives(sequences)
         lengths, first = np.diff(sequences.offsets), sequences.first_target.astype(np.int64)
         start = sequences.new_from
-        count = lengths - start
+        count = np.where(lengths == 0, 1, lengths - start)
         self.row = np.repeat(np.arange(len(sequences)), count)
         position = start[self.row] + ranges(count)
         self.in_set = (first == lengths)[self.row]
         self.end = np.where(self.in_set, lengths[self.row], position)
         self.users = sequences.user[self.row]
-        self.targets = sequences.values[sequences.offsets[:-1][self.row] + position].astype(np.int64)
+        labelled = lengths[self.row] > 0
+        self.targets = np.full(len(self.row), UNLABELLED, dtype=np.int64)
+        self.targets[labelled] = sequences.values[(sequences.offsets[:-1][self.row] + position)[labelled]]
         asked = np.where(position >= first[self.row], position, lengths[self.row])
         self.query_ids = sequences.query_start[self.row] + asked - first[self.row]
 

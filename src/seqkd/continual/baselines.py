@@ -13,14 +13,14 @@ from transformers import AutoModel
 from ..config import ModelConfig
 from ..data.stream import Block
 from ..data.stream_rows import whole
-from ..evaluation.stream import block_metrics
+from ..evaluation.stream import StreamMatrix, block_metrics
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
 from .fit import FitConfig, fit
 from .learning import learn
 from .ledger import Ledger
-from .measured import write_metrics
+from .measured import matrices, write_metrics
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ BASELINES = {
     "fine-tune, init": Baseline(),
     "lwf": Baseline(methods={"rrd": {"interesting": 40, "uninteresting": 200}}, weights={"rrd": 0.01}),
     "buffer": Baseline(buffer=0.1),
+    "lwc_kd": Baseline(methods={"lwc_kd": {"max_entities": 256, "candidates": 1024}}),
     "retrain": Baseline(afresh=True),
 }
 
@@ -79,9 +80,22 @@ class Chain:
         self.folder, self.baseline, self.config = folder, baseline, config
         self.new, self.stage, self.base, self.first = model, stage, base, first
 
+    def ledger(self, k: int) -> Ledger:
+        """The stages of a block."""
+        return Ledger(self.folder / str(k))
+
+    def has(self, k: int) -> bool:
+        """Whether it has learned a block."""
+        return (self.folder / str(k) / "measured").exists()
+
+    def matrix(self, metric: str) -> StreamMatrix:
+        """a[k][i] on the test parts."""
+        folders = [self.folder / str(k) / "measured" for k in range(len(list(self.folder.glob("*/measured"))))]
+        return matrices(folders, metric)["model"]
+
     def step(self, blocks: list[Block]) -> None:
         """Learn the last of the blocks, all of which are given."""
-        run = Ledger(self.folder / str(len(blocks) - 1)).run
+        run = self.ledger(len(blocks) - 1).run
         run("model", lambda folder: self._learn(blocks, folder))
         run("measured", lambda folder: self._measure(blocks, folder))
 

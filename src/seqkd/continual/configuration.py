@@ -17,6 +17,7 @@ from .fit import FitConfig
 from .graph import POLICIES
 
 FILE_NAME = "config.json"
+STAGES = ("base", "generate", "update_student", "update_teacher")
 
 
 def _generate() -> FitConfig:
@@ -24,6 +25,16 @@ def _generate() -> FitConfig:
     return FitConfig(
         {"ir_rrd": {**lists, "item_weight": 1.0, "refresh": 10}}, {"ir_rrd": 0.01}, training={"learning_rate": 5e-3}
     )
+
+
+@dataclass
+class BlockConfig:
+    """How a log becomes blocks; see `next_block`."""
+
+    split: str = "temporal"
+    queries: str = "users"
+    max_length: int = 50
+    held_out: float = 0.1
 
 
 @dataclass
@@ -40,8 +51,11 @@ class ContinualConfig:
         stability, plasticity: share that each proxy keeps of itself, see `follow`.
         rehearsed: length of the lists that proxies tell of earlier users.
         avoided: as many of the best items in each of these lists are no negatives; 0 avoids none.
+        fresh: generate each student from scratch, as the paper has it; else it begins as the updated one.
+        teach_everyone: let the teachers speak of all users when a student is generated, not only of the block's.
         list_length: length of the teachers' lists of which a student is generated.
         metric: Recall@K or NDCG@K on validation, by which all is chosen.
+        blocks: how a raw log becomes a block.
         cutoffs: K of all that is measured; the metric's is one of them.
         margin: share of the metric by which an updated student may fall below the frozen one, in the mean over all
             blocks so far, before the update is refused.
@@ -68,9 +82,12 @@ class ContinualConfig:
     plasticity: float = 0.0
     rehearsed: int = 100
     avoided: int = 0
+    fresh: bool = False
+    teach_everyone: bool = True
     list_length: int = 200
     metric: str = "recall@20"
     cutoffs: list[int] = field(default_factory=lambda: [20, 50, 100])
+    blocks: BlockConfig = field(default_factory=BlockConfig)
     margin: float = 0.1
     seed: int = 0
 
@@ -81,14 +98,14 @@ class ContinualConfig:
             if model.type not in KINDS or KINDS[model.type].content is not None:
                 able = sorted(kind for kind in KINDS if KINDS[kind].content is None)
                 raise ConfigError(f"{where}.type must be one of {able}, got {model.type!r}.")
-        for stage in ("base", "generate", "update_student", "update_teacher"):
+        for stage in STAGES:
             unknown = set(getattr(self, stage).methods) - set(METHODS)
             if unknown:
                 raise ConfigError(f"{stage}.methods names {sorted(unknown)}; there are {sorted(METHODS)}.")
         if self.graph not in POLICIES:
             raise ConfigError(f"graph must be one of {POLICIES}, got {self.graph!r}.")
         if self.metric not in {f"{name}@{k}" for name in ("recall", "ndcg") for k in self.cutoffs}:
-            raise ConfigError(f"metric must be recall@K or ndcg@K with K in cutoffs {self.cutoffs}, got {self.metric!r}.")
+            raise ConfigError(f"metric must be recall@K or ndcg@K, K of cutoffs {self.cutoffs}, got {self.metric!r}.")
         for name in ("stability", "plasticity", "margin"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}.")
@@ -113,7 +130,9 @@ class ContinualConfig:
             made["student"] = make(ModelConfig, made["student"], "student")
         if "teachers" in made:
             made["teachers"] = {n: make(ModelConfig, t, f"teachers.{n}") for n, t in made["teachers"].items()}
-        for stage in ("base", "generate", "update_student", "update_teacher"):
+        for stage in STAGES:
             if stage in made:
                 made[stage] = make(FitConfig, made[stage], stage)
+        if "blocks" in made:
+            made["blocks"] = make(BlockConfig, made["blocks"], "blocks")
         return make(cls, made, "the stream's configuration")

@@ -5,9 +5,10 @@
         run.step(block)
     run.student  # the one to serve
 
-After block k the folder holds `k/student`, which was updated by the block, `k/teachers/<name>`, `k/generated`, a fresh
+After block k the folder holds `k/student`, which was updated by the block, `k/teachers/<name>`, `k/generated`, a
 student distilled from these teachers with which the next cycle begins, and `k/stability` and `k/plasticity`, a slow and
-a fast copy of generated students. `student` is the last that was accepted.
+a fast copy of generated students. `student` is what to serve: the updated one as soon as it is there, and the generated
+one when it is as good on the validation of all blocks.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from accelerate import PartialState
+from datasets import DatasetDict
 from transformers import AutoModel
 
 from ..config import make
 from ..data.stream import Block
+from ..data.stream_cut import next_block
 from ..errors import ConfigError, DataError, SeqKDError
 from ..evaluation.stream import StreamMatrix, block_metrics
 from ..methods import METHODS
@@ -37,6 +41,8 @@ from .learning import Source, ask, learn
 from .ledger import Ledger
 from .measured import matrices, write_metrics
 from .proxies import follow
+from .rehearsal import rows_of_everyone
+from .report import SLICES, write_report
 
 REFUSED = "refused.json"
 
@@ -83,21 +89,23 @@ class Evolution:
             raise
 
     def _cycle(self, blocks: list[Block]) -> None:
-        """One cycle of teachers and student."""
+        """One cycle of teachers and student: the fast update is served while the teachers still learn."""
         k, run = len(blocks) - 1, self.ledger(len(blocks) - 1).run
         run("block", blocks[k].save)
         if k > 0:
             run("stability", lambda folder: self._follow("stability", k, folder))
             run("plasticity", lambda folder: self._follow("plasticity", k, folder))
             run("student", lambda folder: self._update_student(blocks, folder))
+            self._serve(k, "student")
         for name in self.config.teachers:
             teach = self._train_teacher if k == 0 else self._update_teacher
             run(f"teachers/{name}", partial(teach, name, blocks))
-        run("generated", lambda folder: self._generate(blocks[k], folder))
+        run("generated", lambda folder: self._generate(blocks, folder))
         if k == 0:
             run("student", lambda folder: self.model(0, "generated").save_pretrained(folder))
         run("measured", lambda folder: self._measure(blocks, folder))
-        self._serve(k)
+        if k == 0 or self._on_validation(k, "generated", blocks) >= self._on_validation(k, "student", blocks):
+            self._serve(k, "generated")
 
     def _train_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
         model = new_model(blocks[0], self.config.teachers[name], f"teachers.{name}.model", self._seed(name))
@@ -105,20 +113,30 @@ class Evolution:
             model, folder, fit(model, blocks[0], self.config.base, folder / "run", seed=self._seed(name))
         )
 
-    def _generate(self, block: Block, folder: Path) -> dict[str, Any]:
-        """Stage 1: a fresh student, distilled from the teachers of a block (spec ccd 4)."""
-        stage = self.config.generate
+    def _generate(self, blocks: list[Block], folder: Path) -> dict[str, Any]:
+        """Stage 1: a fresh student, distilled from the teachers of a block (spec ccd 4).
+
+        It hears them about everyone. In the release it hears them about the users of the block, and knows the others
+        from the lists of items alone.
+        """
+        stage, block = self.config.generate, blocks[-1]
+        rows = rows_of_everyone(blocks) if self.config.teach_everyone and stage.methods else block.train
         methods = {
             name: METHODS[name](make(METHODS[name].config_class, settings, f"generate.methods.{name}"))
             for name, settings in stage.methods.items()
         }
         tables = frozenset().union(*(method.requires for method in methods.values()))
         teachers = {name: self.model(block.number, f"teachers/{name}") for name in self.config.teachers}
-        told = {name: ask(teacher, block, tables, self.config.list_length) for name, teacher in teachers.items()}
-        student = new_model(block, self.config.student, "student.model", self.config.seed)
+        told = {name: ask(teacher, block, rows, tables, self.config.list_length) for name, teacher in teachers.items()}
+        fresh = self.config.fresh or block.number == 0
+        student = (
+            new_model(block, self.config.student, "student.model", self.config.seed)
+            if fresh
+            else self.model(block.number, "student")
+        )
         knowledge = {"teachers": agree(told)} if methods else {}
         seed, metric = self.config.seed, self.config.metric
-        how = {"methods": methods, "knowledge": knowledge}
+        how = {"methods": methods, "knowledge": knowledge, "rows": rows}
         noted = fit(student, block, stage, folder / "run", seed=seed, metric=metric, **how)  # type: ignore[arg-type]
         return self._saved(student, folder, noted)
 
@@ -155,11 +173,8 @@ class Evolution:
         DataError: the student has fallen too far below the one that was not updated.
         """
         block, metric = blocks[-1], self.config.metric
-        frozen = self.model(block.number - 1, "student")
-        told = [
-            sum(block_metrics(model, past, own, part="valid", ks=self.config.cutoffs)[metric] for past in blocks) / len(blocks)
-            for model, own in ((student, block), (frozen, blocks[-2]))
-        ]
+        frozen = self.model(block.number - 1, "generated")
+        told = [self._mean(student, block, blocks), self._mean(frozen, blocks[-2], blocks)]
         if not told[0] >= told[1] * (1 - self.config.margin):
             raise DataError(
                 f"block {block.number}: the updated student has {metric} {told[0]:.4f} on validation, a mean over "
@@ -167,15 +182,23 @@ class Evolution:
                 f"{self.config.margin} below. Look at the block's data, or lower update_student's learning rate."
             )
 
+    def _on_validation(self, k: int, stage: str, blocks: list[Block]) -> float:
+        return self._mean(self.model(k, stage), blocks[k], blocks)
+
+    def _mean(self, model: RecommenderModel, own: Block, blocks: list[Block]) -> float:
+        """The metric on validation of a model that has been grown to `own`, a mean over all blocks."""
+        ks, metric = self.config.cutoffs, self.config.metric
+        return fmean(block_metrics(model, past, own, part="valid", ks=ks)[metric] for past in blocks)
+
     def _measure(self, blocks: list[Block], folder: Path) -> None:
         """Row k of every matrix a[k][i]."""
         k = len(blocks) - 1
         stages = ("student", "generated", *(f"teachers/{name}" for name in self.config.teachers))
-        models = {stage: self.model(k, stage) for stage in stages}
-        write_metrics(
-            folder,
-            {name: [block_metrics(model, past, blocks[k], ks=self.config.cutoffs) for past in blocks] for name, model in models.items()},
-        )
+        told = {}
+        for stage in stages:
+            model = self.model(k, stage)
+            told[stage] = [block_metrics(model, past, blocks[k], ks=self.config.cutoffs) for past in blocks]
+        write_metrics(folder, told)
 
     def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
         """Save what a stage made, without the checkpoints on the way."""
@@ -184,12 +207,12 @@ class Evolution:
             shutil.rmtree(folder / "run", ignore_errors=True)
         return noted
 
-    def _serve(self, k: int) -> None:
-        """Put the student of a block where the last good one is."""
+    def _serve(self, k: int, stage: str) -> None:
+        """Put a student where the last good one is."""
         if PartialState().is_main_process:
             fresh, old = self.folder / "student.new", self.folder / "student.old"
             shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(self.folder / str(k) / "student", fresh)
+            shutil.copytree(self.folder / str(k) / stage, fresh)
             shutil.rmtree(old, ignore_errors=True)
             if (self.folder / "student").exists():
                 os.replace(self.folder / "student", old)
@@ -229,6 +252,32 @@ class Evolution:
     def matrices(self, metric: str = "recall@20") -> dict[str, StreamMatrix]:
         """a[k][i] on the test parts, of every kind of model that there is after each block."""
         return matrices([k / "measured" for k in self._learned()], metric)
+
+    def next_block(self, market: DatasetDict) -> Block:
+        """New interactions as the next block, cut as `config.blocks` says; see `seqkd.next_block`."""
+        return next_block(self.blocks, market, seed=self.config.seed, **vars(self.config.blocks))
+
+    def report(self, metric: str | None = None) -> str:
+        """Write `report.md`, `stream.json` and `stream.png` to the folder, and return the first.
+
+        Raises:
+            ConfigError: no block has been learned yet.
+        """
+        metric = metric or self.config.metric
+        folders = list(self._learned())
+        if not folders:
+            raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
+        names = {"student": "student", "generated": "generated student"}
+        names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
+        runs = {names[stage]: [matrix] for stage, matrix in self.matrices(metric).items()}
+        slices = {f"{which}/{metric}": self.matrices(f"{which}/{metric}") for which in SLICES}
+        return write_report(
+            self.folder,
+            runs,
+            {"this run": [Ledger(folder).costs() for folder in folders]},
+            slices={of: {"student": [told["student"]]} for of, told in slices.items()},
+            title=f"{self.config.student.type} taught by {', '.join(self.config.teachers)}",
+        )
 
     def model(self, k: int, stage: str) -> RecommenderModel:
         """A model as it was after a block: `student`, `generated`, `stability`, `plasticity` or `teachers/<name>`."""

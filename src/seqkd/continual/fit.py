@@ -93,6 +93,7 @@ def fit(
             "logging_strategy": "epoch",
             "disable_tqdm": True,
             "report_to": [],
+            "tail_queries": knowledge is not None and len(knowledge) > 0,
             **config.training,
             "eval_strategy": "steps",
             "save_strategy": "steps",

@@ -84,7 +84,7 @@ def learn(
         methods[name] = METHODS[name](make(METHODS[name].config_class, stage.methods[name], f"methods.{name}"))
     tables = frozenset().union(*(method.requires for method in methods.values()))
     if tables and not told:
-        told = {"before": ask(model, block, tables, config.list_length)}
+        told = {"before": ask(model, block, block.train, tables, config.list_length)}
     return fit(
         model,
         block,
@@ -99,7 +99,7 @@ def learn(
     )
 
 
-def ask(model: RecommenderModel, block: Block, tables: frozenset[str], k: int) -> Knowledge:
-    """What a model says about the training queries of a block to which it has been grown."""
-    wanted = tuple(tables - {"query_scores"})
-    return export(model, block.train, split=block, part="train", tables=wanted, k=k, filter_seen=True, batch_size=512)
+def ask(model: RecommenderModel, block: Block, rows: Dataset, tables: frozenset[str], k: int) -> Knowledge:
+    """What a model says about training rows of a block to which it has been grown."""
+    wanted = tuple(sorted(tables - {"query_scores"}))
+    return export(model, rows, split=block, part="train", tables=wanted, k=k, filter_seen=True, batch_size=512)

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from ..batches.collators import SequenceDataset
 from ..batches.edges import Neighbours
 from ..catalogue import PADDING
 from ..data.columns import USER_ID
@@ -33,22 +34,47 @@ def rehearsal_rows(blocks: Sequence[Block]) -> Dataset:
     as of the block in which the user was last seen.
     """
     *earlier, block = blocks
-    if asks_for_sets(block):
-        items = _recent_items(earlier[-1], block)
-        sizes = (items != PADDING).sum(dim=1).numpy()
-        flat, names = items[items != PADDING].numpy(), list(earlier[-1].users.item_ids)
-    else:
+    if not asks_for_sets(block):
         table = _newest_rows(earlier)
-        names, lists = table[USER_ID].to_pylist(), table[ITEM_IDS]
-        flat, sizes = pc.list_flatten(lists).to_numpy(), pc.list_value_length(lists).to_numpy()
-    ends = np.cumsum(sizes)
-    columns = {
-        USER_ID: pa.array(names, pa.string()),
-        ITEM_IDS: pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), flat.astype(np.int32)),
-        FIRST_TARGET: pa.array(sizes.astype(np.int32)),
-        QUERY_START: pa.array(np.arange(len(sizes), dtype=np.int64)),
-    }
+        return _tails(table[USER_ID], table[ITEM_IDS].combine_chunks())
+    items = _recent_items(earlier[-1], block)
+    kept = items != PADDING
+    ends = kept.sum(dim=1).cumsum(0)
+    lists = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), items[kept].int().numpy())
+    return _tails(pa.array(earlier[-1].users.item_ids, pa.string()), lists)
+
+
+def rows_of_everyone(blocks: Sequence[Block]) -> Dataset:
+    """The training rows of the last of `blocks`, and behind them one for each earlier user who is not among them.
+
+    The latter have no label, but a teacher can be heard about them: in a stream of sets they are empty, in one of
+    sequences the history so far, asked at its end.
+    """
+    *earlier, block = blocks
+    train = table_of(block.train).combine_chunks()
+    if not earlier:
+        return block.train
+    table = _newest_rows(earlier) if not asks_for_sets(block) else _empty_rows(earlier[-1])
+    others = table.filter(pc.invert(pc.is_in(table[USER_ID], train[USER_ID].combine_chunks())))
+    if not len(others):
+        return block.train
+    start = SequenceDataset(block.train, len(block.catalogue)).num_queries
+    tails = table_of(_tails(others[USER_ID], others[ITEM_IDS].combine_chunks(), start))
+    return Dataset(pa.concat_tables([train, tails.select(train.column_names).cast(train.schema)]).combine_chunks())
+
+
+def _tails(users: pa.ChunkedArray | pa.Array, lists: pa.ListArray, start: int = 0) -> Dataset:
+    """Rows whose only query is what comes after all items."""
+    size = pc.list_value_length(lists)
+    queries = pa.array(np.arange(start, start + len(lists), dtype=np.int64))
+    columns = {USER_ID: users, ITEM_IDS: lists, FIRST_TARGET: size.cast(pa.int32()), QUERY_START: queries}
     return Dataset(pa.table(columns))
+
+
+def _empty_rows(block: Block) -> pa.Table:
+    users = pa.array(block.users.item_ids, pa.string())
+    nothing = pa.ListArray.from_arrays(np.zeros(len(users) + 1, np.int32), pa.array([], pa.int32()))
+    return pa.table({USER_ID: users, ITEM_IDS: nothing})
 
 
 def _recent_items(before: Block, block: Block) -> Tensor:

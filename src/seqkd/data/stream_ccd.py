@@ -17,7 +17,12 @@ from .readers.files import read_parquet
 from .stream import ITEM, PART, USER, Block
 from .stream_rows import block_of
 
-SIZES = "catalogue.json"
+SIZES, BLOCK_0 = "catalogue.json", "block_0.parquet"
+
+
+def is_ccd(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a stream in this format."""
+    return all((Path(folder) / name).exists() for name in (SIZES, BLOCK_0))
 
 
 def read_ccd(folder: str | os.PathLike) -> list[Block]:

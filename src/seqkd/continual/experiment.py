@@ -1,0 +1,138 @@
+"""A whole experiment on a stream: CCD beside its baselines, over seeds, in one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig
+from ..data.market import synthetic_market
+from ..data.splits import load_markets
+from ..data.stream import Block
+from ..data.stream_ccd import is_ccd, read_ccd
+from ..data.stream_cut import cut_stream
+from ..errors import ConfigError
+from ..evaluation.stream import StreamMatrix
+from .baselines import BASELINES, Chain
+from .configuration import ContinualConfig
+from .evolution import Evolution
+from .fit import FitConfig
+from .report import SLICES, write_report
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass
+class StreamExperiment:
+    """What `examples/continual_ccd.py` runs.
+
+    Args:
+        data: a folder in the format of CCD's streams, a log, or `synthetic`.
+        cut: of a log: `blocks` or `period`, and `base`, see `cut_stream`.
+        run: the student, its teachers and how they learn.
+        baselines: of the student, by name in `BASELINES`; `teacher_baselines`: of each teacher.
+        student_alone: how a student is trained afresh by labels alone; by default as it is generated, without methods.
+        seeds: a run for each.
+        blocks: how many are gone through; all without it.
+    """
+
+    data: str = SYNTHETIC
+    cut: dict[str, Any] = field(default_factory=lambda: {"blocks": 5})
+    run: ContinualConfig = field(default_factory=ContinualConfig)
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    teacher_baselines: list[str] = field(default_factory=list)
+    student_alone: FitConfig | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    blocks: int | None = None
+    output_dir: str = "outputs/continual_ccd"
+
+    def __post_init__(self) -> None:
+        unknown = {*self.baselines, *self.teacher_baselines} - set(BASELINES)
+        if unknown:
+            raise ConfigError(f"there are no baselines {sorted(unknown)}; choose some of {list(BASELINES)}.")
+        if not self.seeds:
+            raise ConfigError("seeds is empty; give at least one, e.g. [0].")
+
+
+def read_stream(experiment: StreamExperiment) -> list[Block]:
+    """The blocks of an experiment.
+
+    Raises:
+        DataError: see `read_ccd` and `cut_stream`. ConfigError: the data holds several domains.
+    """
+    if is_ccd(experiment.data):
+        blocks = read_ccd(experiment.data)
+    else:
+        markets = (
+            {SYNTHETIC: synthetic_market(domains=1)} if experiment.data == SYNTHETIC else load_markets(experiment.data)
+        )
+        if len(markets) != 1:
+            raise ConfigError(f"{experiment.data} holds the domains {sorted(markets)}, but a stream is of one.")
+        blocks = cut_stream(next(iter(markets.values())), **{**vars(experiment.run.blocks), **experiment.cut})
+    return blocks[: experiment.blocks]
+
+
+class Contest:
+    """CCD and its baselines on one stream with one seed; each is kept in its folder and resumes there."""
+
+    def __init__(self, experiment: StreamExperiment, seed: int) -> None:
+        self.folder = Path(experiment.output_dir) / f"seed-{seed}"
+        config = replace(experiment.run, seed=seed)
+        self.evolution = Evolution(self.folder / "ccd", config)
+        generate = config.generate
+        alone = experiment.student_alone or replace(generate, methods={}, weights={}, label_weight=1.0)
+        first = self.folder / "ccd" / "0"
+        self.chains = {
+            f"student, {name}": self._chain(
+                "student", name, config.student, config.update_student, alone, first / "generated"
+            )
+            for name in experiment.baselines
+        }
+        for teacher, model in config.teachers.items():
+            for name in experiment.teacher_baselines:
+                place = first / "teachers" / teacher
+                self.chains[f"teacher {teacher}, {name}"] = self._chain(
+                    teacher, name, model, config.update_teacher, config.base, place
+                )
+
+    def _chain(self, who: str, name: str, model: ModelConfig, stage: FitConfig, base: FitConfig, first: Path) -> Chain:
+        folder = self.folder / "baselines" / who / name.replace(", ", "-")
+        how = {"model": model, "stage": stage, "base": base, "first": first}
+        return Chain(folder, BASELINES[name], self.evolution.config, **how)  # type: ignore[arg-type]
+
+    def run(self, blocks: Sequence[Block]) -> Iterator[str]:
+        """Go through the stream; says what comes next before it is done."""
+        for k, block in enumerate(blocks):
+            if k >= len(self.evolution.blocks):
+                yield f"block {k}: teachers and student"
+                self.evolution.step(block)
+            for name, chain in self.chains.items():
+                if not chain.has(k):
+                    yield f"block {k}: {name}"
+                    chain.step(list(blocks[: k + 1]))
+
+    def matrices(self, metric: str) -> dict[str, StreamMatrix]:
+        """a[k][i] of all, ours first."""
+        names = {"student": "student, CCD", "generated": "student, generated"}
+        names |= {f"teachers/{name}": f"teacher {name}, CCD" for name in self.evolution.config.teachers}
+        ours = {names[stage]: matrix for stage, matrix in self.evolution.matrices(metric).items()}
+        return ours | {name: chain.matrix(metric) for name, chain in self.chains.items()}
+
+
+def report_of(contests: Sequence[Contest], folder: Path, title: str) -> str:
+    """One report over all seeds; see `write_report`."""
+    evolution = contests[0].evolution
+    metric, blocks = evolution.config.metric, len(evolution.blocks)
+    runs = _over_seeds(contests, metric)
+    costs = {"CCD": [evolution.ledger(k).costs() for k in range(blocks)]}
+    costs |= {name: [chain.ledger(k).costs() for k in range(blocks)] for name, chain in contests[0].chains.items()}
+    slices = {f"{which}/{metric}": _over_seeds(contests, f"{which}/{metric}") for which in SLICES}
+    heat = [name for name in runs if name.endswith(", CCD")][:2]
+    return write_report(folder, runs, costs, slices=slices, heat=heat, title=title)
+
+
+def _over_seeds(contests: Sequence[Contest], metric: str) -> dict[str, list[StreamMatrix]]:
+    told = [contest.matrices(metric) for contest in contests]
+    return {name: [matrices[name] for matrices in told] for name in told[0]}
