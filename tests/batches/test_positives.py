@@ -41,6 +41,12 @@ def test_what_users_of_queries_have():
     assert positives.items_of_queries(torch.tensor([], dtype=torch.int64)).shape == (0, 1)
 
 
+def test_who_has_items():
+    part = rows([[5, 6], [6, 8], [1]], [1, 1, 1], [0, 2, 4], ["u", "v", "u"])
+    positives = Positives(SequenceDataset(part, 9, Catalogue(["v", "u"])))
+    assert positives.users_of_items(torch.tensor([6, 9, 1])).tolist() == [[1, 2], [0, 0], [2, 0]]
+
+
 def test_what_users_avoid_is_refused_but_not_theirs():
     part = rows([[1], [2, 3]], [1, 2], [0, 1], ["u", "v"])
     avoid = torch.tensor([[2, 1], [4, 1]], dtype=torch.int32)  # v, who is 1, does without 1; u without 4

@@ -95,3 +95,17 @@ def test_teachers_of_other_queries_are_refused(rows):
 def test_lists_of_what_users_have_are_refused():
     with pytest.raises(KnowledgeError, match=r"lists of 'one' hold what users have already.*filter_seen=True"):
         drawing(unfiltered(rankings(set_split())))
+
+
+def test_the_release_of_ccd_puts_what_is_observed_first():
+    split = set_split()
+    plain, release = (
+        drawing(sampling="top", interesting=12),
+        drawing(sampling="top", interesting=12, observed_first=True),
+    )
+    begin(plain, split, 0)
+    begin(release, split, 0)
+    for query, row in enumerate(split.train):
+        owned = sorted(set(row["item_ids"]))
+        told = plain.lists.of("one", torch.tensor([query])).interesting[0].tolist()
+        assert release.lists.of("one", torch.tensor([query])).interesting[0].tolist() == (owned + told)[:12]

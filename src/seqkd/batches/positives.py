@@ -43,10 +43,20 @@ class Positives:
     def items_of_queries(self, query_ids: Tensor) -> Tensor:
         """What the users of queries `(Q,)` have, `(Q, n)` with n the most that one of them has, filled up with 0."""
         width = self.num_items + 1
-        first = self.query_user[query_ids.cpu().numpy()] * width
-        begin, end = np.searchsorted(self.keys, [first, first + width])
-        count = end - begin
-        out = np.zeros((len(first), max(int(count.max(initial=0)), 1)), dtype=np.int64)
-        row, place = np.repeat(np.arange(len(first)), count), ranges(count)
-        out[row, place] = self.keys[begin[row] + place] % width
-        return torch.from_numpy(out).to(query_ids.device)
+        return _lists(self.keys, self.query_user[query_ids.cpu().numpy()], width).to(query_ids.device)
+
+    def users_of_items(self, item_ids: Tensor) -> Tensor:
+        """Who has items `(n,)`, internal ids of users, `(n, m)` with m the most of one of them, filled up with 0."""
+        users, items = np.divmod(self.keys, self.num_items + 1)
+        width = int(users.max(initial=0)) + 1
+        return _lists(np.sort(items * width + users), item_ids.cpu().numpy(), width).to(item_ids.device)
+
+
+def _lists(keys: np.ndarray, owners: np.ndarray, width: int) -> Tensor:
+    """What stands with each of `owners (n,)` in `keys`, sorted numbers `owner * width + value`: `(n, m)`, 0 padded."""
+    begin, end = np.searchsorted(keys, [owners * width, (owners + 1) * width])
+    count = end - begin
+    out = np.zeros((len(owners), max(int(count.max(initial=0)), 1)), dtype=np.int64)
+    row, place = np.repeat(np.arange(len(owners)), count), ranges(count)
+    out[row, place] = keys[begin[row] + place] % width
+    return torch.from_numpy(out)

@@ -50,7 +50,7 @@ class IRRRDConfig(RankingListsConfig):
         """How the lists of users are drawn."""
         return RankingListsConfig(
             self.item_interesting, self.item_uninteresting, self.sampling, self.item_temperature,
-            self.list_length, self.refresh,
+            self.list_length, self.refresh, observed_first=self.observed_first,
         )  # fmt: skip
 
 

@@ -33,6 +33,9 @@ class RankingListsConfig:
     # Distinct queries of a batch that are taught, at most so many, drawn; None takes all. Unbiased. A user comes as
     # often in an epoch as they have items, so that of half or a quarter most are still taught once or more.
     max_queries: int | None = None
+    # Put what a row has before the teacher's list, as CCD's release does, where NaN stands for it and sorts first: few
+    # of the K places are then left for what the teacher says.
+    observed_first: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling not in ("top", "position"):
@@ -101,11 +104,23 @@ class RankingLists(nn.Module):
             return
         generator = Generator().manual_seed(int(self.seed))
         for teacher, table in self.rankings.items():
-            parts = [self._draw(table, rows, taken, generator) for rows in torch.arange(len(table)).split(ROWS)]
+            chunks = torch.arange(len(table)).split(ROWS)
+            parts = [self._draw(self._read(table, rows, epoch), rows, taken, generator) for rows in chunks]
             self.drawn[teacher] = Lists(*(torch.cat(part).to(self.seed.device) for part in zip(*parts, strict=True)))
 
-    def _draw(self, table: Table, rows: Tensor, taken: Callable[[Tensor, Tensor], Tensor], generator: Generator):
-        config, lists = self.config, table[rows][:, : self.config.list_length]
+    def _read(self, table: Table, rows: Tensor, epoch: Epoch) -> Tensor:
+        """The lists of some rows, `(n, <= list_length)`."""
+        lists = table[rows][:, : self.config.list_length]
+        if not self.config.observed_first:
+            return lists
+        positives = epoch.positives
+        observed = positives.items_of_queries(rows) if self.of_queries else positives.users_of_items(rows)
+        both = torch.cat([observed.to(lists), lists], dim=1)
+        order = (both == 0).int().argsort(dim=1, stable=True)  # empty places last
+        return both.gather(1, order)[:, : lists.shape[1]]
+
+    def _draw(self, lists: Tensor, rows: Tensor, taken: Callable[[Tensor, Tensor], Tensor], generator: Generator):
+        config = self.config
         size = min(config.interesting, lists.shape[1])
         if config.sampling == "top":
             interesting = lists[:, :size].clone()
