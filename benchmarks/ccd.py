@@ -1,0 +1,134 @@
+"""CCD on a stream, its baselines and the release's ways of doing things, one after the other.
+
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --seeds '[0, 1, 2]'
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --variants          # seed 0: what each switch does
+
+Runs are kept under the configuration's output_dir and go on where they stopped. Matrices a[k][i] of Recall and NDCG
+@20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json (of
+variants <name>_variants.json) with a table and a figure beside it; `name` is that of the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from journal import about
+
+from seqkd.config import parse
+from seqkd.continual.configuration import ContinualConfig
+from seqkd.continual.evolution import Evolution
+from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
+from seqkd.evaluation.stream import StreamMatrix, stream_table
+
+RESULTS = Path("benchmarks/results/ccd")
+METRICS = ("recall@20", "ndcg@20", "new_users/recall@20", "old_users/recall@20", "new_items/recall@20")
+# by name: settings of a run that differ, a dictionary for each stage
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as configured": {},
+    "the block's graph alone (release)": {"graph": "block"},
+    "decayed graph": {"graph": "decayed"},
+    "fresh students (paper)": {"fresh": True},
+    "fresh students, the block's users alone (release)": {"fresh": True, "teach_everyone": False},
+    "static replay (release)": {"update_student": {"reference": "start"}, "update_teacher": {"reference": "start"}},
+    "no replay": {"update_student": None, "update_teacher": None},
+    "random rows for what is new": {"init": "random"},
+    "one hop": {"init": "one_hop"},
+    "negatives avoid the sources' 40 best (paper)": {"avoided": 40},
+}
+STAGES = ("update_student", "update_teacher")
+
+
+def main() -> None:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--variants"]
+    experiment = parse(StreamExperiment, __doc__ or "", arguments)
+    name = next(Path(value).stem for flag, value in pairwise(arguments) if flag == "--config")
+    torch.set_num_threads(1)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if len(arguments) < len(sys.argv) - 1:
+        variants(experiment, name)
+    else:
+        contest(experiment, name)
+
+
+def contest(experiment: StreamExperiment, name: str) -> None:
+    """All runs over all seeds."""
+    started, blocks, contests = time.time(), read_stream(experiment), []
+    for seed in experiment.seeds:
+        contests.append(Contest(experiment, seed))
+        for told in contests[-1].run(blocks):
+            print(f"{time.strftime('%H:%M:%S')} seed {seed}, {told}", flush=True)
+        told = {metric: {} for metric in METRICS}
+        for done in contests:
+            for metric in METRICS:
+                for run, matrix in done.matrices(metric).items():
+                    told[metric].setdefault(run, []).append(rows_of(matrix))
+        costs = [
+            {"CCD": dict_of(done.evolution.ledger, len(blocks))}
+            | {run: dict_of(chain.ledger, len(blocks)) for run, chain in done.chains.items()}
+            for done in contests
+        ]
+        seeds = experiment.seeds[: len(contests)]
+        write(name, {"seeds": seeds, "config": asdict(experiment.run), "matrices": told, "costs": costs}, started)
+        folder = RESULTS / name
+        report_of(contests, folder, f"{experiment.run.student.type} on {blocks[0].domain}")
+        (folder / "stream.json").unlink()
+
+
+def variants(experiment: StreamExperiment, name: str) -> None:
+    """The run with one thing changed at a time; what comes before the change is taken from the run itself."""
+    started, blocks, seed = time.time(), read_stream(experiment), experiment.seeds[0]
+    told: dict[str, Any] = {}
+    for number, (variant, changes) in enumerate(VARIANTS.items()):
+        config = changed(replace(experiment.run, seed=seed), changes)
+        folder = Path(experiment.output_dir) / f"seed-{seed}"
+        place = folder / "ccd" if not changes else folder / "variants" / str(number)
+        run = Evolution(place, config)
+        if not (place / "0" / "teachers").exists():
+            shutil.copytree(folder / "ccd" / "0" / "teachers", place / "0" / "teachers")
+        for block in blocks[len(run.blocks) :]:
+            print(f"{time.strftime('%H:%M:%S')} {variant}, block {block.number}", flush=True)
+            run.step(block)
+        told[variant] = {metric: {of: rows_of(m) for of, m in run.matrices(metric).items()} for metric in METRICS}
+        write(f"{name}_variants", {"seed": seed, "config": asdict(experiment.run), "variants": told}, started)
+    matrices = {
+        f"{variant}: {of}": [StreamMatrix("recall@20", rows)]
+        for variant, metrics in told.items()
+        for of, rows in metrics["recall@20"].items()
+    }
+    (RESULTS / f"{name}_variants.md").write_text(stream_table(matrices), encoding="utf-8")
+
+
+def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:
+    """With other settings; of a stage, other settings of its replay, or none of it."""
+    for key, value in changes.items():
+        if key in STAGES:
+            stage = getattr(config, key)
+            methods = {} if value is None else {"replay": {**stage.methods["replay"], **value}}
+            value = replace(stage, methods=methods, weights=stage.weights if methods else {})
+        config = replace(config, **{key: value})
+    return config
+
+
+def rows_of(matrix: StreamMatrix) -> list[list[float | None]]:
+    return [[round(value, 6) if value == value else None for value in row] for row in matrix.rows]
+
+
+def dict_of(ledger: Any, blocks: int) -> list[dict[str, Any]]:
+    return [dict(ledger(k).costs()) for k in range(blocks)]
+
+
+def write(name: str, told: dict[str, Any], started: float) -> None:
+    (RESULTS / f"{name}.json").write_text(json.dumps({"about": about(started), **told}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
