@@ -12,7 +12,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
-import yaml
 from accelerate import PartialState
 from huggingface_hub import is_offline_mode
 from transformers import AutoModel
@@ -20,13 +19,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
 from .cards.model_card import LIMITS
+from .config import parse
 from .continual.configuration import ContinualConfig
 from .continual.evolution import Evolution
 from .data.splits import load_markets, split_by
 from .data.stream import Block
 from .data.stream_ccd import is_ccd, read_ccd
 from .data.stream_cut import cut_stream
-from .errors import CheckpointError, ConfigError, SeqKDError
+from .errors import CheckpointError, ConfigError, DataError, SeqKDError
 from .files.hub import push
 from .models import recformer, unisrec
 from .recommenders.recommender import RecommenderModel, count_items
@@ -98,8 +98,7 @@ def evolve(options: argparse.Namespace) -> None:
     disable_progress_bar()
     config = None
     if options.config is not None:
-        with open(options.config, encoding="utf-8") as file:
-            config = ContinualConfig.of(yaml.safe_load(file) or {})
+        config = parse(ContinualConfig, "The settings of a run on a stream.", ["--config", options.config])
     run = Evolution(options.run, config)
     for source in options.data:
         for block in blocks_of(run, source, options.cut):
@@ -110,9 +109,9 @@ def evolve(options: argparse.Namespace) -> None:
 
 
 def blocks_of(run: Evolution, source: str, cut: int | None) -> Iterator[Block]:
-    """The blocks that a source brings to a run: those of a stream's folder that it has not learned, or one of a log."""
+    """The blocks that a source brings to a run: those of a stream that it has not learned, or one of a log."""
     if is_ccd(source):
-        yield from read_ccd(source)[len(run.blocks) :]
+        yield from after(run.blocks, read_ccd(source), source)
         return
     markets = load_markets(source)
     if len(markets) != 1:
@@ -120,10 +119,20 @@ def blocks_of(run: Evolution, source: str, cut: int | None) -> Iterator[Block]:
     (market,) = markets.values()
     if cut is None:
         yield run.next_block(market)
-    elif run.blocks:
-        raise ConfigError("--cut is for the log that a run begins with; this one has begun. Leave it out.")
     else:
-        yield from cut_stream(market, blocks=cut, seed=run.config.seed, **vars(run.config.blocks))
+        stream = cut_stream(market, blocks=cut, seed=run.config.seed, **vars(run.config.blocks))
+        yield from after(run.blocks, stream, f"{source}, cut into a base and {cut} blocks,")
+
+
+def after(learned: Sequence[Block], stream: Sequence[Block], source: str) -> Sequence[Block]:
+    """What a stream has beyond the blocks that were learned, which are its first."""
+    for mine, its in zip(learned, stream, strict=False):
+        if mine.fingerprint != its.fingerprint:
+            raise DataError(
+                f"the run has learned another block {mine.number} than {source} begins with. Give what it began with, "
+                "or what came since, without --cut."
+            )
+    return stream[len(learned) :]
 
 
 def push_folder(options: argparse.Namespace) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,47 @@ def test_scattered_keys_look_uniform(salt):
     """Chi-square over 16 cells of 16,000 keys: mean 15, deviation 5.5."""
     cells = np.bincount(scattered(np.arange(16_000), *salt) % 16, minlength=16)
     assert ((cells - 1000) ** 2 / 1000).sum() < 40
+
+
+def test_a_row_without_items_is_its_users_query_without_a_label():
+    pairs = pairs_of([[5, 6], [], [2]], [2, 0, 1], [0, 1, 2], ["u", "v", "w"])
+    assert pairs.users.tolist() == [1, 1, 2, 3] and pairs.targets.tolist() == [5, 6, -100, 2]
+    assert pairs.query_ids.tolist() == [0, 0, 1, 2] and pairs.end.tolist() == [2, 2, 0, 1]
+    batch = PairCollator(num_negatives=50, window=2)(pairs.__getitems__([2, 3, 0]))
+    assert batch["histories"].tolist() == [[0, 0], [0, 0], [6, 0]]
+    assert set(batch["negatives"][0].tolist()) == set(range(1, 10)), "who has nothing refuses nothing"
+    assert 2 not in batch["negatives"][1] and batch["history_lengths"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lists", [[[], [3]], [[3], []]])
+def test_a_row_without_items_may_stand_first_or_last(lists):
+    pairs = pairs_of(lists, [len(items) for items in lists], [0, 1], ["u", "v"])
+    assert pairs.users.tolist() == [1, 2] and pairs.query_ids.tolist() == [0, 1]
+    assert pairs.targets.tolist() == [items[0] if items else -100 for items in lists]
+    assert PairCollator(num_negatives=2)(pairs.__getitems__([0, 1]))["negatives"].shape == (2, 2)
+
+
+def test_negatives_avoid_what_their_user_shall():
+    """u has 1 and avoids 2 and 3; v has 3 and avoids 1."""
+    part = rows([[1], [3]], [1, 1], [0, 1], ["u", "v"])
+    avoid = torch.tensor([[1, 1, 2], [2, 3, 1]])
+    pairs = TrainingPairs(SequenceDataset(part, 5, Catalogue(["u", "v"]), avoid))
+    drawn = PairCollator(num_negatives=200)(pairs.__getitems__([0, 1]))["negatives"]
+    assert set(drawn[0].tolist()) == {4, 5} and set(drawn[1].tolist()) == {2, 4, 5}
+
+
+def test_golden_negatives_of_a_stream(golden):
+    """CCD's are drawn from what a user neither has nor avoids; so are ours, from all of it."""
+    case = json.loads((golden / "ccd_misc.json").read_text())["negatives"]
+    items = {int(user): [item + 1 for item in had] for user, had in case["train"].items()}
+    part = rows([*items.values()], [*map(len, items.values())], [*range(len(items))], [f"u{user}" for user in items])
+    excluded = [(user + 1, item + 1) for user, row in enumerate(case["exclude_rows_for_users_0_1"]) for item in row]
+    users = Catalogue([f"u{user}" for user in items])
+    pairs = TrainingPairs(SequenceDataset(part, case["n_items"], users, torch.tensor(excluded).T))
+    drawn = PairCollator(num_negatives=300)(pairs.__getitems__(range(len(pairs))))
+    ours = {user: set() for user in items}
+    for user, negatives in zip(drawn["user_ids"].tolist(), drawn["negatives"].tolist(), strict=True):
+        ours[user - 1] |= set(negatives)
+    for user, had in items.items():
+        assert ours[user] == set(range(1, case["n_items"] + 1)) - set(had) - {i for u, i in excluded if u == user + 1}
+    assert all(negative + 1 in ours[user] for user, _, negative in case["triples"])

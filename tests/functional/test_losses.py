@@ -260,3 +260,16 @@ def test_hinge_by_hand():
     assert loss.tolist() == pytest.approx([(0 + 0.4 + 2.5) / 3, 0.0])
     loss.sum().backward()
     assert positive.grad.tolist() == pytest.approx([-2 / 3, 0.0])  # two of three negatives violate the margin
+
+
+def test_bpr_golden_ccd_is_clamped_and_ours_is_not(golden):
+    """When CCD generates a student, sigma ends at 1e-4 and 0.9999: far on the wrong side nothing pushes any more."""
+    case = json.loads((golden / "ccd_misc.json").read_text())["kd_cf_clamp"]
+    margins = torch.tensor(case["margin"], dtype=torch.float64, requires_grad=True)
+    losses_ = losses.bpr(margins, torch.zeros(3, 1, dtype=torch.float64))
+    assert losses_[0].item() == pytest.approx(case["per_pair_loss"][0], abs=1e-7)
+    clamped = -margins.sigmoid().clamp(1e-4, 0.9999).log()
+    torch.testing.assert_close(clamped, torch.tensor(case["per_pair_loss"]).double(), rtol=1e-5, atol=1e-6)
+    assert losses_[2].item() == pytest.approx(40) and losses_[1].item() < 1e-16
+    losses_.sum().backward()
+    assert margins.grad[2].item() == pytest.approx(-1.0)

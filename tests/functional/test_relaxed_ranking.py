@@ -108,3 +108,43 @@ def test_empty_places_are_not_there():
 def test_half_precision_is_computed_in_float32():
     scores = torch.full((1, 3), 40.0, dtype=torch.float16)
     assert relaxed_ranking(scores, scores).dtype == torch.float32
+
+
+@pytest.fixture
+def ccd(golden):
+    cases = json.loads((golden / "ccd_relaxed_ranking_loss.json").read_text())["cases"]
+    return {case["name"]: case for case in cases}
+
+
+def scored(case, most=None):
+    scores = [tensor(case[name]) for name in ("S1_interesting_in_teacher_order", "S2_uninteresting")]
+    scores = [(part if most is None else part.clamp(max=most)).requires_grad_() for part in scores]
+    losses = relaxed_ranking(*scores)
+    losses.sum().backward()
+    return losses.sum().item(), [part.grad for part in scores]
+
+
+@pytest.mark.parametrize("name", ["small", "hand_checkable"])
+def test_golden_ccd(ccd, name):
+    """The release sums over rows, adds 1e-8 to each sum of exponentials and works in float32."""
+    loss, grads = scored(ccd[name])
+    assert loss == pytest.approx(ccd[name]["loss_sum_over_rows"], rel=1e-6)
+    for grad, side in zip(grads, ("grad_S1", "grad_S2"), strict=True):
+        if side in ccd[name]:
+            torch.testing.assert_close(grad, tensor(ccd[name][side]), rtol=0, atol=1e-6)
+
+
+def test_golden_ccd_is_clamped_and_ours_is_not(ccd):
+    """Its scores end at 10, and those above are not taught at all: the best are never ranked among each other."""
+    case = ccd["clamped_above_10"]
+    at_ten, grads = scored(case, most=10.0)
+    assert at_ten == pytest.approx(case["loss_sum_over_rows"], rel=1e-6)
+    ours, free = scored(case)
+    assert ours != pytest.approx(case["loss_sum_over_rows"], rel=1e-3)
+    for grad, whole, side, scores in zip(
+        grads, free, ("grad_S1", "grad_S2"), ("S1_interesting_in_teacher_order", "S2_uninteresting"), strict=True
+    ):
+        released, above = tensor(case[side]), tensor(case[scores]) > 10
+        torch.testing.assert_close(grad[~above], released[~above], rtol=0, atol=2e-6)
+        assert not released[above].any() and (whole[above] != 0).all()
+    assert any((tensor(case[scores]) > 10).any() for scores in ("S1_interesting_in_teacher_order", "S2_uninteresting"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from math import isfinite
 
 import pytest
 import torch
+from datasets import Dataset
 
 from seqkd.batches.collators import SequenceDataset
 from seqkd.distiller import Distiller
@@ -138,3 +140,40 @@ def test_a_method_teaches_a_student_or_says_why_not(name, kind, knowledge, tmp_p
             run()
     else:
         run()
+
+
+DEAF = ()
+EMPTY = [*range(0, len(SPLIT.train), 4)]  # users of whom a stream's block holds nothing
+
+
+@pytest.fixture(scope="module")
+def stream_rows():
+    """Sets, some of them empty; and what a teacher says about all."""
+    columns = SPLIT.train.to_dict()
+    items = [[] if row in EMPTY else items for row, items in enumerate(columns["item_ids"])]
+    columns |= {"item_ids": items, "first_target": [*map(len, items)], "query_start": [*range(len(items))]}
+    rows = Dataset.from_dict(columns, features=SPLIT.train.features)
+    said = export(model("mf", 16), rows, split=SPLIT, part="train", tables=TABLES, k=10, filter_seen=True)
+    return SequenceDataset(rows, len(SPLIT.catalogue), SPLIT.users), {"mf": said}
+
+
+@pytest.mark.parametrize("loss_type", ["bpr", "softmax"])
+@pytest.mark.parametrize("name", [name for name in METHODS if (name, "mf") not in REFUSED])
+def test_rows_without_items_are_taught(name, loss_type, stream_rows, tmp_path):
+    """Beside labels, which they lack: an epoch ends, and what it says of them is a number."""
+    rows, knowledge = stream_rows
+    student = MFModel(MFConfig(**SIZES, hidden_size=8, loss_type=loss_type))
+    student.set_catalogue(SPLIT.catalogue, count_items(SPLIT.train, len(SPLIT.catalogue)))
+    student.set_users(SPLIT.users)
+    before = student.user_embedding.weight.detach().clone()
+    method = METHODS[name](METHODS[name].config_class(**SMALL.get(name, {})))
+    distiller = Distiller(student, {name: method}, {name: 1.0}, knowledge)
+    settings = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "tail_queries": True}
+    trainer = DistillationTrainer(distiller, arguments(tmp_path, **settings), rows)
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if f"loss_{name}" in entry]
+    assert len(steps) == len(trainer.get_train_dataloader()) and all(isfinite(step["loss"]) for step in steps)
+    moved = (student.user_embedding.weight != before).any(dim=1)[1:]
+    assert moved[[user for user in range(len(moved)) if user not in EMPTY]].all()
+    assert student.user_embedding.weight.isfinite().all()
+    assert moved[EMPTY].all() == (name not in DEAF)

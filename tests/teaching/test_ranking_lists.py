@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import json
+
+import datasets
 import pytest
 import torch
 
+from seqkd.batches.collators import SequenceDataset
+from seqkd.batches.positives import Positives
+from seqkd.catalogue import Catalogue
 from seqkd.errors import ConfigError, KnowledgeError
+from seqkd.knowledge import Knowledge
+from seqkd.knowledge.store.source import Source
+from seqkd.method import Epoch
+from seqkd.methods.ir_rrd import who_have
 from seqkd.teaching.ranking_lists import RankingLists, RankingListsConfig
 
 from ..methods.tiny_rankings import begin, of_others, rankings, set_split, unfiltered
-from ..tiny import ITEMS, USERS
+from ..tiny import ITEMS, USERS, nobody
 
 
 class Drawing(torch.nn.Module):
@@ -109,3 +119,77 @@ def test_the_release_of_ccd_puts_what_is_observed_first():
         owned = sorted(set(row["item_ids"]))
         told = plain.lists.of("one", torch.tensor([query])).interesting[0].tolist()
         assert release.lists.of("one", torch.tensor([query])).interesting[0].tolist() == (owned + told)[:6]
+
+
+@pytest.fixture(scope="module")
+def ccd(golden):
+    """Lists of CCD's release, ids from 0; and ours of the same scores, what is had left out."""
+    case = json.loads((golden / "ccd_rrd_lists.json").read_text())
+    scores = torch.tensor(case["teacher_scores"])
+    users, items = scores.shape
+    had = [sorted(item + 1 for item in case["train"][str(user)]) for user in range(users)]
+    features = set_split().train.features
+    names, lengths = [f"u{user}" for user in range(users)], [*map(len, had)]
+    columns = {"user_id": names, "item_ids": had, "first_target": lengths, "query_start": [*range(users)]}
+    avoid = [(user + 1, item + 1) for user, row in enumerate(case["negative_exclude"]) for item in row]
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    positives = Positives(SequenceDataset(rows, items, Catalogue(names), torch.tensor(avoid).T))
+    for user, owned in enumerate(had):
+        scores[user, torch.tensor(owned, dtype=torch.int64) - 1] = -torch.inf
+    size = len(case["interesting_items"][0])
+    fans = scores.T.topk(size, dim=1)
+    tables = {
+        "query_topk": (scores.topk(size, dim=1).indices + 1).int(),
+        "query_scores": scores.topk(size, dim=1).values,
+        "item_topk": torch.cat([torch.zeros(1, size), fans.indices + 1]).int(),
+    }
+    catalogue = Catalogue([f"i{item}" for item in range(items)])
+    said = Knowledge.from_tables(tables, source=Source("t", "r", "s", "train"), catalogue=catalogue)
+    return case, said, positives
+
+
+def drawn(said, positives, table, entities, uninteresting, **config):
+    size = said.tables["query_topk"].shape[1]
+    settings = RankingListsConfig(interesting=size, uninteresting=uninteresting, list_length=size, **config)
+    lists = RankingLists(settings, {"t": said}, table, entities)
+    taken = positives.of_queries if table == "query_topk" else lambda items, users: who_have(positives, items, users)
+    lists.draw(Epoch(0, 1, torch.Generator().manual_seed(0), positives, nobody), taken)
+    return lists.of("t", torch.arange(len(said.tables[table])))
+
+
+@pytest.mark.parametrize("side", ["items", "users"])
+def test_golden_ccd_what_is_had_comes_first_there_and_not_at_all_here(ccd, side):
+    """NaN stands for what is had and sorts first (spec ccd 4): the release's lists are ours only behind it."""
+    case, said, positives = ccd
+    table, entities = {"items": ("query_topk", 60), "users": ("item_topk", 50)}[side]
+    ours = drawn(said, positives, table, entities, 1).interesting
+    release = drawn(said, positives, table, entities, 1, observed_first=True).interesting
+    owned = {int(user): set(items) for user, items in case["train"].items()}
+    scores = torch.tensor(case["teacher_scores"])
+    if side == "users":
+        scores = scores.T
+        ours, release = ours[1:], release[1:]  # of no padding
+        owned = {item: {user for user, items in owned.items() if item in items} for item in range(60)}
+    for row, expected in enumerate(case[f"interesting_{side}"]):
+        count = len(owned[row])
+        mine, its = ([entity - 1 for entity in lists[row].tolist()] for lists in (ours, release))
+        assert set(expected[:count]) == owned[row] == set(its[:count])
+        ranked = [mine[: len(expected) - count], expected[count:], its[count:]]
+        by_score = [scores[row, torch.tensor(listed)] for listed in ranked]  # a few are equal, in any order
+        assert torch.equal(by_score[0], by_score[1]) and torch.equal(by_score[2], by_score[1])
+        assert not set(mine) & owned[row]
+
+
+def test_golden_ccd_uninteresting_items_are_drawn_from_more_here(ccd):
+    """As many as there are: all but what is had, avoided or listed. The release also leaves out users who are listed
+    for the item, and where nothing is left draws what has no weight; ours leaves the place empty.
+    """
+    case, said, positives = ccd
+    rest = drawn(said, positives, "query_topk", 60, 60, observed_first=True).uninteresting
+    for user, weights in enumerate(case["uninteresting_weight_rows"]):
+        ours = {item - 1 for item in rest[user].tolist() if item}
+        listed = {item for item in range(60) if user in case["interesting_users"][item]}
+        assert ours - listed == {item for item, weight in enumerate(weights) if weight}
+    assert (rest == 0).any()
+    over = case["multinomial_over_ask"]
+    assert 0.0 in [over["weights"][0][place] for place in over["result_torch_2.13.0+cpu_cpu_seed0"][0]]

@@ -103,7 +103,7 @@ class Chain:
         how, noted = self.baseline, {}
         seed, metric = self.config.seed, self.config.metric
         if how.afresh:
-            block = whole(blocks)
+            block = whole(blocks, max_length=self.config.blocks.max_length)
             model = new_model(block, self.new, "model", seed)
             noted = fit(model, block, self.base, folder / "run", seed=seed, metric=metric)
         elif len(blocks) == 1:
@@ -112,8 +112,10 @@ class Chain:
             model = self._load(self.folder / str(len(blocks) - 2) / "model")
         if len(blocks) > 1 and not how.afresh and not how.frozen:
             stage = replace(self.stage, methods=how.methods, weights=how.weights)
-            train = whole(blocks, keep=how.buffer, seed=seed).train if how.buffer else None
+            length = self.config.blocks.max_length
+            train = whole(blocks, keep=how.buffer, seed=seed, max_length=length).train if how.buffer else None
             noted = learn(model, blocks, self.config, stage, {}, folder / "run", init=how.init, train=train)
+        PartialState().wait_for_everyone()  # who may still read the best checkpoint
         if PartialState().is_main_process:
             model.save_pretrained(folder)
             shutil.rmtree(folder / "run", ignore_errors=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..config import ModelConfig, make
 from ..errors import ConfigError
-from ..methods import METHODS
 from ..pipeline.kinds import KINDS
-from .fit import FitConfig
+from .fit import FitConfig, methods_of
 from .graph import POLICIES
+from .growth import Init
 
 FILE_NAME = "config.json"
 STAGES = ("base", "generate", "update_student", "update_teacher")
+AGREED = {"query_topk", "query_scores", "item_topk"}  # tables on which several teachers can agree
 
 
 def _generate() -> FitConfig:
@@ -98,10 +100,12 @@ class ContinualConfig:
             if model.type not in KINDS or KINDS[model.type].content is not None:
                 able = sorted(kind for kind in KINDS if KINDS[kind].content is None)
                 raise ConfigError(f"{where}.type must be one of {able}, got {model.type!r}.")
-        for stage in STAGES:
-            unknown = set(getattr(self, stage).methods) - set(METHODS)
-            if unknown:
-                raise ConfigError(f"{stage}.methods names {sorted(unknown)}; there are {sorted(METHODS)}.")
+            if model.training:
+                raise ConfigError(f"{where}.training does nothing: every stage has its own, e.g. base.training.")
+        self.cutoffs = list(self.cutoffs)
+        self._check_methods()
+        if self.init not in get_args(Init):
+            raise ConfigError(f"init must be one of {get_args(Init)}, got {self.init!r}.")
         if self.graph not in POLICIES:
             raise ConfigError(f"graph must be one of {POLICIES}, got {self.graph!r}.")
         if self.metric not in {f"{name}@{k}" for name in ("recall", "ndcg") for k in self.cutoffs}:
@@ -109,9 +113,39 @@ class ContinualConfig:
         for name in ("stability", "plasticity", "margin"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}.")
+        if self.graph == "decayed" and not 0 < self.decay < 1:
+            raise ConfigError(f"decay must lie between 0 and 1, got {self.decay}. To keep all: graph: cumulative.")
+        for name, least in (("neighbours", 1), ("rehearsed", 1), ("list_length", 1), ("avoided", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def _check_methods(self) -> None:
+        """What would otherwise fail only after teachers are trained, or not at all."""
+        if self.base.methods:
+            raise ConfigError("base.methods does nothing: the first teachers have nobody to learn from.")
+        wanted = {}  # tables, by stage and method
+        for stage in STAGES:
+            methods = methods_of(getattr(self, stage), stage)
+            wanted[stage] = {name: method.requires for name, method in methods.items()}
+        for name, tables in wanted["generate"].items():
+            if len(self.teachers) > 1 and tables - AGREED:
+                raise ConfigError(
+                    f"generate.methods.{name} reads {sorted(tables - AGREED)}, but {len(self.teachers)} teachers agree "
+                    "on rankings alone. Take one teacher, or a method that reads rankings, e.g. rrd."
+                )
+        for stage in ("update_student", "update_teacher"):
+            others = [name for name, tables in wanted[stage].items() if tables and name != "replay"]
+            if "replay" in wanted[stage] and others:
+                raise ConfigError(
+                    f"{stage}.methods has replay, which hears proxies about earlier users, and {others}, which want to "
+                    "hear about this block's. Take one of the two."
+                )
 
     def save(self, folder: Path) -> None:
-        (folder / FILE_NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+        """Write `config.json`, which is there when it is whole."""
+        fresh = folder / f"{FILE_NAME}.new"
+        fresh.write_text(json.dumps(dataclasses.asdict(self), indent=2), encoding="utf-8")
+        os.replace(fresh, folder / FILE_NAME)
 
     @classmethod
     def load(cls, folder: Path) -> ContinualConfig:

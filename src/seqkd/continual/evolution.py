@@ -26,17 +26,17 @@ from accelerate import PartialState
 from datasets import DatasetDict
 from transformers import AutoModel
 
-from ..config import make
-from ..data.stream import Block
+from ..data.stream import Block, check_stream
 from ..data.stream_cut import next_block
 from ..errors import ConfigError, DataError, SeqKDError
 from ..evaluation.stream import StreamMatrix, block_metrics
-from ..methods import METHODS
+from ..pipeline.kinds import KINDS
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
+from ..recommenders.user_configuration import UserRecommenderConfig
 from .agreement import agree
 from .configuration import FILE_NAME, ContinualConfig
-from .fit import fit
+from .fit import fit, methods_of, require_sets
 from .learning import Source, ask, learn
 from .ledger import Ledger
 from .measured import matrices, write_metrics
@@ -78,10 +78,11 @@ class Evolution:
         Raises:
             SeqKDError: the block, or what was learned of it, is no good. The last good student stays; what there is of
                 the block goes to `<k>.refused`, with the reason.
+            DataError, ConfigError: it is not the next block of this stream, or not one for these models; nothing is
+                moved then.
         """
         blocks = [*self.blocks, block]
-        if block.number != len(blocks) - 1:
-            raise DataError(f"this is block {block.number}, but the run in {self.folder} waits for {len(blocks) - 1}.")
+        self._require_next(blocks)
         try:
             self._cycle(blocks)
         except SeqKDError as error:
@@ -102,16 +103,16 @@ class Evolution:
             run(f"teachers/{name}", partial(teach, name, blocks))
         run("generated", lambda folder: self._generate(blocks, folder))
         if k == 0:
-            run("student", lambda folder: self.model(0, "generated").save_pretrained(folder))
-        run("measured", lambda folder: self._measure(blocks, folder))
+            run("student", lambda folder: self._saved(self.model(0, "generated"), folder, {}))
         if k == 0 or self._on_validation(k, "generated", blocks) >= self._on_validation(k, "student", blocks):
             self._serve(k, "generated")
+        run("measured", lambda folder: self._measure(blocks, folder))  # last: what is measured is learned
 
     def _train_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
-        model = new_model(blocks[0], self.config.teachers[name], f"teachers.{name}.model", self._seed(name))
-        return self._saved(
-            model, folder, fit(model, blocks[0], self.config.base, folder / "run", seed=self._seed(name))
-        )
+        seed, metric = self._seed(name), self.config.metric
+        model = new_model(blocks[0], self.config.teachers[name], f"teachers.{name}.model", seed)
+        noted = fit(model, blocks[0], self.config.base, folder / "run", seed=seed, metric=metric)
+        return self._saved(model, folder, noted)
 
     def _generate(self, blocks: list[Block], folder: Path) -> dict[str, Any]:
         """Stage 1: a fresh student, distilled from the teachers of a block (spec ccd 4).
@@ -121,12 +122,10 @@ class Evolution:
         """
         stage, block = self.config.generate, blocks[-1]
         rows = rows_of_everyone(blocks) if self.config.teach_everyone and stage.methods else block.train
-        methods = {
-            name: METHODS[name](make(METHODS[name].config_class, settings, f"generate.methods.{name}"))
-            for name, settings in stage.methods.items()
-        }
+        methods = methods_of(stage, "generate")
         tables = frozenset().union(*(method.requires for method in methods.values()))
-        teachers = {name: self.model(block.number, f"teachers/{name}") for name in self.config.teachers}
+        names = self.config.teachers if tables else ()  # by labels alone, nobody is asked
+        teachers = {name: self.model(block.number, f"teachers/{name}") for name in names}
         told = {name: ask(teacher, block, rows, tables, self.config.list_length) for name, teacher in teachers.items()}
         fresh = self.config.fresh or block.number == 0
         student = (
@@ -134,7 +133,7 @@ class Evolution:
             if fresh
             else self.model(block.number, "student")
         )
-        knowledge = {"teachers": agree(told)} if methods else {}
+        knowledge = {"teachers": agree(told)} if told else {}
         seed, metric = self.config.seed, self.config.metric
         how = {"methods": methods, "knowledge": knowledge, "rows": rows}
         noted = fit(student, block, stage, folder / "run", seed=seed, metric=metric, **how)  # type: ignore[arg-type]
@@ -143,7 +142,7 @@ class Evolution:
     def _follow(self, name: str, k: int, folder: Path) -> None:
         """A proxy takes over from the student that was generated last (spec ccd 5.2)."""
         proxy = self.model(k - 1, name) if k > 1 else None
-        follow(proxy, self.model(k - 1, "generated"), getattr(self.config, name)).save_pretrained(folder)
+        self._saved(follow(proxy, self.model(k - 1, "generated"), getattr(self.config, name)), folder, {})
 
     def _update_student(self, blocks: list[Block], folder: Path) -> dict[str, Any]:
         """Stage 2: the generated student learns the block, and rehearses what its proxies know (spec ccd 5)."""
@@ -167,6 +166,31 @@ class Evolution:
         k = len(blocks) - 1
         names = ("stability",) if k == 1 else ("stability", "plasticity")
         return {name: Source(self.model(k, name), blocks[k - 1]) for name in names}
+
+    def _require_next(self, blocks: list[Block]) -> None:
+        """Raises:
+        DataError: the last of the blocks does not follow the others, or is not the one that was begun.
+        ConfigError: it is none for models that know users, or too small for what is to be measured.
+        """
+        block, k = blocks[-1], len(blocks) - 1
+        if block.number != k:
+            raise DataError(f"this is block {block.number}, but the run in {self.folder} waits for {k}.")
+        check_stream(blocks)
+        begun = self.folder / str(k) / "block"
+        if begun.exists() and Block.load(begun).fingerprint != block.fingerprint:
+            raise DataError(
+                f"block {k} was begun with other interactions than these. Give the same to go on with it, or remove "
+                f"{self.folder / str(k)} to begin it anew."
+            )
+        models = {"student": self.config.student, **{f"teachers.{n}": t for n, t in self.config.teachers.items()}}
+        for where, model in models.items():
+            if issubclass(KINDS[model.type].config, UserRecommenderConfig):
+                require_sets(block, f"{where} ({model.type})")
+        if max(self.config.cutoffs) >= len(block.catalogue):
+            raise ConfigError(
+                f"cutoffs {self.config.cutoffs} of {len(block.catalogue)} items say nothing. Give smaller ones in a "
+                "new run."
+            )
 
     def _require_no_worse(self, student: RecommenderModel, blocks: list[Block]) -> None:
         """Raises:
@@ -202,6 +226,7 @@ class Evolution:
 
     def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
         """Save what a stage made, without the checkpoints on the way."""
+        PartialState().wait_for_everyone()  # who may still read the best checkpoint
         if PartialState().is_main_process:
             model.save_pretrained(folder)
             shutil.rmtree(folder / "run", ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..data.stream_cut import cut_stream
 from ..errors import ConfigError
 from ..evaluation.stream import StreamMatrix
 from .baselines import BASELINES, Chain
-from .configuration import ContinualConfig
+from .configuration import BlockConfig, ContinualConfig
 from .evolution import Evolution
 from .fit import FitConfig
 from .report import SLICES, write_report
@@ -52,6 +52,9 @@ class StreamExperiment:
         unknown = {*self.baselines, *self.teacher_baselines} - set(BASELINES)
         if unknown:
             raise ConfigError(f"there are no baselines {sorted(unknown)}; choose some of {list(BASELINES)}.")
+        settings = {"blocks", "period", "base", *(each.name for each in fields(BlockConfig))}
+        if set(self.cut) - settings:
+            raise ConfigError(f"cut names {sorted(set(self.cut) - settings)}; choose some of {sorted(settings)}.")
         if not self.seeds:
             raise ConfigError("seeds is empty; give at least one, e.g. [0].")
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..batches.collators import SequenceDataset
 from ..batches.target_sets import TargetSets
 from ..config import make
 from ..data.stream import Block
 from ..distiller import Distiller
+from ..errors import ConfigError
 from ..evaluation.stream import asks_for_sets
 from ..knowledge import Knowledge
 from ..method import Method
+from ..methods import METHODS
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
 from ..trainer import DistillationTrainer
 from ..training_args import DistillationArguments
+
+OWN = (  # arguments that a stage sets itself
+    *("output_dir", "seed", "eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_only_model"),
+    *("save_total_limit", "load_best_model_at_end", "metric_for_best_model", "metric_ks"),
+)
 
 
 @dataclass
@@ -34,6 +41,7 @@ class FitConfig:
         label_weight: weight of the recommendation loss.
         training: training arguments that differ, e.g. `{"learning_rate": 5e-3}`.
         every: epochs between two looks at validation, the first before training: a stage never ends below its start.
+            The last is after the last epoch.
         patience: looks without a better one after which it ends.
     """
 
@@ -44,11 +52,53 @@ class FitConfig:
     every: int = 5
     patience: int = 2
 
+    def __post_init__(self) -> None:
+        if min(self.every, self.patience) < 1:
+            raise ConfigError(f"every={self.every} and patience={self.patience} must be at least 1.")
+        astray = set(self.weights) - set(self.methods)
+        if astray:
+            raise ConfigError(f"weights name {sorted(astray)}, but the methods are {sorted(self.methods)}.")
+        unknown = set(self.training) - {each.name for each in fields(DistillationArguments)}
+        if unknown:
+            raise ConfigError(f"training names {sorted(unknown)}, which are no training arguments.")
+        own = set(self.training) & set(OWN)
+        if own:
+            raise ConfigError(f"training names {sorted(own)}, which a stage sets itself; see `every` and `metric`.")
+
+
+def methods_of(config: FitConfig, where: str) -> dict[str, Method]:
+    """The methods of a stage, each with its settings.
+
+    Raises:
+        ConfigError: there is no such method or setting.
+    """
+    unknown = set(config.methods) - set(METHODS)
+    if unknown:
+        raise ConfigError(f"{where}.methods names {sorted(unknown)}; there are {sorted(METHODS)}.")
+    return {
+        name: METHODS[name](make(METHODS[name].config_class, settings, f"{where}.methods.{name}"))
+        for name, settings in config.methods.items()
+    }
+
+
+def require_sets(block: Block, what: str) -> None:
+    """Refuse to train on pairs of user and item where old items are context: some of them are held out.
+
+    Raises:
+        ConfigError: the block asks for positions.
+    """
+    if not asks_for_sets(block):
+        raise ConfigError(
+            f"{what} learns all items of a row, but rows of block {block.number} hold histories, which begin with what "
+            "earlier blocks test. Cut the stream with queries='users', or take SASRec."
+        )
+
 
 def rows_for(rows: Dataset, block: Block, model: RecommenderModel, avoid: Tensor | None = None) -> SequenceDataset:
     """Rows about the items of a block, and about its users where the model knows users."""
     if not isinstance(model, UserRecommender):
         return SequenceDataset(rows, len(block.catalogue))
+    require_sets(block, type(model).__name__)
     return SequenceDataset(rows, len(block.catalogue), block.users, avoid)
 
 
@@ -110,9 +160,8 @@ def fit(
     per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = -(-len(cast(Sized, model.training_rows(train))) // per_step)
     arguments.eval_steps = arguments.save_steps = max(config.every * steps, 1)
-    trainer = DistillationTrainer(
-        distiller, arguments, train, validation_of(block, model), [EarlyStoppingCallback(config.patience)]
-    )
+    looks = [EarlyStoppingCallback(config.patience), _LastLook()]
+    trainer = DistillationTrainer(distiller, arguments, train, validation_of(block, model), looks)
     start = trainer.evaluate()[f"eval_{metric}"]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trainer.train()
@@ -122,3 +171,11 @@ def fit(
         best = start
     model.eval()
     return {"start": start, "best": best, "epochs": round(trainer.state.epoch or 0), "steps": trainer.state.global_step}
+
+
+class _LastLook(TrainerCallback):
+    """Look at validation after the last epoch, too: what was trained since the last look would be lost."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True

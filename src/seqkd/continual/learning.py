@@ -84,7 +84,7 @@ def learn(
         methods[name] = METHODS[name](make(METHODS[name].config_class, stage.methods[name], f"methods.{name}"))
     tables = frozenset().union(*(method.requires for method in methods.values()))
     if tables and not told:
-        told = {"before": ask(model, block, block.train, tables, config.list_length)}
+        told = {"before": ask(model, block, block.train if train is None else train, tables, config.list_length)}
     return fit(
         model,
         block,

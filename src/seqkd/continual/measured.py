@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..evaluation.stream import StreamMatrix
 
 FILE_NAME = "metrics.json"
@@ -22,10 +23,16 @@ def write_metrics(folder: Path, told: Mapping[str, Sequence[Mapping[str, float]]
 
 
 def matrices(folders: Sequence[Path], metric: str) -> dict[str, StreamMatrix]:
-    """For each model the matrix of a metric, from the folders to which `write_metrics` wrote, one of each block."""
+    """For each model the matrix of a metric, from the folders to which `write_metrics` wrote, one of each block.
+
+    Raises:
+        ConfigError: it was not measured.
+    """
     found: dict[str, StreamMatrix] = {}
     for folder in folders:
         for name, rows in json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).items():
+            if metric not in rows[0]:
+                raise ConfigError(f"{metric!r} was not measured; there are {sorted(rows[0])}.")
             values = [float("nan") if row[metric] is None else row[metric] for row in rows]
             found.setdefault(name, StreamMatrix(metric, [])).add(values)
     return found

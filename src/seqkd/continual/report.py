@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.stream import StreamMatrix, matrix_table, stream_table
+from ..evaluation.report import show
+from ..evaluation.stream import StreamMatrix, matrix_table, over_seeds, stream_table
 from ..figures.stream import stream_figure
 from ..files.markdown import grid
 
@@ -57,7 +58,7 @@ def slice_table(slices: Mapping[str, Mapping[str, Sequence[StreamMatrix]]]) -> s
         for name, seeds in runs.items():
             blocks = max(blocks, len(seeds[0]))
             values = [[matrix.rows[k][k] for matrix in seeds] for k in range(1, len(seeds[0]))]
-            rows.append([name, metric, *(f"{sum(value) / len(value):.4f}" for value in values)])
+            rows.append([name, metric, *(show(over_seeds(value)) for value in values)])
     return grid(["run", "slice", *(f"D{k}" for k in range(1, blocks))], rows, text_columns=2) + "\n"
 
 

@@ -115,7 +115,8 @@ def whole(blocks: Sequence[Block], *, keep: float = 1.0, seed: int = 0, max_leng
     last = blocks[-1]
     log = {name: np.concatenate([block.columns[name] for block in blocks]) for name in (USER, ITEM, PART)}
     old = np.arange(len(log[PART])) < len(log[PART]) - len(last.log)
-    kept = np.random.default_rng(seed).random(len(old)) < keep
+    # not default_rng(seed), which draws as [seed, 0] does: by these numbers block 0 was split
+    kept = np.random.default_rng([seed, 0, 1]).random(len(old)) < keep
     log[PART] = np.where(old & ~(kept & (log[PART] == TRAIN)), DROPPED, log[PART])
     train, _ = _rows(_histories([], log, last.catalogue, last.users, last.domain), TRAIN, last.queries, max_length)
     return replace(last, train=train, log=_as_dataset(log))

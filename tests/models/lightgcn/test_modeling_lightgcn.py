@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -333,3 +334,20 @@ def test_wrong_weights_are_refused(weights):
 def test_wrong_settings_are_refused(settings):
     with pytest.raises((ConfigError, StrictDataclassClassValidationError), match=next(iter(settings))):
         LightGCNConfig(**settings)
+
+
+def test_golden_of_a_stream_s_block(golden):
+    """CCD's: two layers, no self loops, and the item that nobody in the block has is a third of itself."""
+    case = json.loads((golden / "ccd_misc.json").read_text())["lightgcn"]
+    model = LightGCNModel(LightGCNConfig(num_users=3, num_items=4, hidden_size=2, num_layers=2, reg_weight=0.0))
+    model.set_edges(torch.tensor(case["R"]).nonzero().T + 1)
+    with torch.no_grad():
+        model.user_embedding.weight[1:] = torch.tensor(case["ego_user"])
+        model.item_embedding.weight[1:] = torch.tensor(case["ego_item"])
+    model.eval()
+    users, batch = torch.tensor([1, 2, 3]), {name: torch.tensor(ids) + 1 for name, ids in case["batch"].items()}
+    torch.testing.assert_close(model(users).query_embeddings, torch.tensor(case["out_user"]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.item_embeddings()[1:], torch.tensor(case["out_item"]), rtol=0, atol=1e-6)
+    output = model(batch["user"])
+    losses = model.training_loss(output, batch["pos_item"], negatives=batch["neg_item"][:, None])
+    assert losses.sum().item() == pytest.approx(case["bpr_sum_loss"], rel=1e-6)

@@ -1,0 +1,77 @@
+"""The settings of a run: kept, read again, and refused where they would fail late or do nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqkd.config import ModelConfig
+from seqkd.continual.configuration import BlockConfig, ContinualConfig
+from seqkd.continual.fit import FitConfig
+from seqkd.errors import ConfigError
+
+from .small import config
+
+
+def test_what_is_saved_is_read(tmp_path):
+    made = config(seed=3, teachers={"a": {"type": "mf"}, "b": {"type": "lightgcn", "model": {"num_layers": 1}}})
+    made.save(tmp_path)
+    assert ContinualConfig.load(tmp_path) == made and [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert made.teachers["b"] == ModelConfig("lightgcn", {"num_layers": 1})
+
+
+def test_a_tuple_is_the_list_that_comes_back(tmp_path):
+    made = ContinualConfig(cutoffs=(20, 50))
+    made.save(tmp_path)
+    assert ContinualConfig.load(tmp_path) == made
+
+
+def test_the_defaults_are_those_of_the_paper():
+    """Spec ccd 5 and 8."""
+    made = ContinualConfig.of({})
+    assert made == ContinualConfig() and (made.stability, made.plasticity, made.neighbours) == (0.9, 0.0, 20)
+    assert made.update_student.methods["replay"]["decay"] == 10.0
+    assert made.update_teacher.methods["replay"]["decay"] == 5.0
+    assert made.generate.methods["ir_rrd"]["interesting"] == 40 and made.generate.weights == {"ir_rrd": 0.01}
+    assert made.metric == "recall@20" and made.cutoffs == [20, 50, 100]
+
+
+def test_nested_values_become_settings():
+    made = ContinualConfig.of({"base": {"patience": 7}, "blocks": {"split": "random"}, "student": {"type": "fm"}})
+    assert made.base == FitConfig(patience=7) and made.blocks == BlockConfig(split="random")
+    assert made.student == ModelConfig("fm")
+
+
+TWO = {"a": {"type": "mf"}, "b": {"type": "mf"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": {"type": "mf", "training": {"learning_rate": 1.0}}}, r"student\.training does nothing"),
+        ({"teachers": {"a": {"type": "recformer"}}}, r"teachers\.a\.type"),
+        ({"base": {"methods": {"rrd": {}}}}, r"base\.methods does nothing"),
+        ({"generate": {"methods": {"rrd": {"interestin": 1}}}}, r"generate\.methods\.rrd.*'interesting'"),
+        ({"update_teacher": {"methods": {"replay": {"draws": 500}}}}, "draws=500"),
+        ({"update_teacher": {"weights": {"replay": 0.5}, "methods": {}}}, "weights name"),
+        ({"teachers": TWO, "generate": {"methods": {"de": {}}}}, "2 teachers agree on rankings alone"),
+        ({"update_student": {"methods": {"replay": {}, "rrd": {}}}}, "Take one of the two"),
+        ({"init": "nearest"}, "init must be one of"),
+        ({"graph": "decayed", "decay": 1.0}, "between 0 and 1"),
+        ({"rehearsed": 0}, "rehearsed must be at least 1"),
+        ({"avoided": -1}, "avoided must be at least 0"),
+        ({"margin": 2}, "margin is a share"),
+        ({"blocks": {"split": "random", "period": "day"}}, "blocks: BlockConfig has no field 'period'"),
+        ({"metric": "mrr@5"}, "metric must be"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**changes)
+
+
+def test_what_looks_like_it_is_allowed():
+    config(teachers=TWO, generate={"methods": {"rrd": {}}})
+    config(generate={"methods": {"de": {}}})  # of one teacher
+    config(update_teacher={"methods": {"replay": {}, "lwc_kd": {}}})  # as the release has it
+    config(generate={"methods": {}})
+    config(decay=1.0)  # which nothing reads

@@ -1,0 +1,94 @@
+"""CCD beside its baselines: which blocks, which runs, and one report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from seqkd.continual import experiment as module
+from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
+from seqkd.data.stream_ccd import read_ccd
+from seqkd.errors import ConfigError
+
+from .small import FIT, config, market, stream
+
+
+def small(folder, **changes):
+    settings = {"run": config(), "baselines": ["frozen"], "output_dir": str(folder)}
+    return StreamExperiment(**{**settings, **changes})
+
+
+def test_the_synthetic_log_is_cut_as_asked(monkeypatch):
+    monkeypatch.setattr(module, "synthetic_market", lambda domains: {"shop": market()}["shop"])
+    blocks = read_stream(StreamExperiment(cut={"blocks": 3, "split": "random"}))
+    assert [block.number for block in blocks] == [0, 1, 2, 3] and blocks[0].protocol == "stream-random-users"
+    assert len(read_stream(StreamExperiment(cut={"blocks": 3, "base": 0.7}, blocks=2))) == 2
+    run = config(blocks={"queries": "positions", "max_length": 9})
+    block = read_stream(StreamExperiment(run=run))[0]
+    assert block.protocol == "stream-temporal-positions" and max(map(len, block.train["item_ids"])) == 10
+
+
+def test_the_authors_streams_are_read_as_they_are(data):
+    folder = data / "ccd_yelp"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    blocks = read_stream(StreamExperiment(data=str(folder), blocks=1))
+    assert [len(blocks), len(blocks[0].users)] == [1, 12_248]
+    assert blocks[0].fingerprint == read_ccd(folder)[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baselines": ["fine-tuned"]}, r"no baselines \['fine-tuned'\]"),
+        ({"teacher_baselines": ["frosen"]}, "frosen"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"cut": {"block": 3}}, r"cut names \['block'\]"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        StreamExperiment(**changes)
+
+
+def test_several_domains_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "load_markets", lambda source: {"a": market(), "b": market()})
+    with pytest.raises(ConfigError, match=r"holds the domains \['a', 'b'\]"):
+        read_stream(StreamExperiment(data="somewhere"))
+
+
+def test_a_contest_of_two_seeds_becomes_one_report(tmp_path):
+    experiment = small(tmp_path, teacher_baselines=["frozen"], baselines=["frozen", "fine-tune, init"])
+    contests, said = [], []
+    for seed in (0, 1):
+        contests.append(Contest(experiment, seed))
+        said.append(list(contests[-1].run(stream()[:2])))
+    assert said[0] == said[1] == [
+        f"block {k}: {what}"
+        for k in range(2)
+        for what in ("teachers and student", "student, frozen", "student, fine-tune, init", "teacher lightgcn, frozen")
+    ]  # fmt: skip
+    assert list(contests[0].run(stream()[:2])) == [], "all is there"
+    assert contests[1].evolution.config.seed == 1 and contests[0].evolution.folder == tmp_path / "seed-0" / "ccd"
+    told = contests[0].matrices("recall@5")
+    names = ["student, CCD", "student, generated", "teacher lightgcn, CCD"]
+    assert [*told] == [*names, "student, frozen", "student, fine-tune, init", "teacher lightgcn, frozen"]
+    assert told["student, frozen"].rows[0] == told["student, generated"].rows[0]
+    assert told["teacher lightgcn, frozen"].rows[0] == told["teacher lightgcn, CCD"].rows[0]
+    text = report_of(contests, tmp_path, "MF on shop")
+    assert (
+        text.startswith("# MF on shop")
+        and "over 2 seeds" in text
+        and "## student, fine-tune, init: what it took" in text
+    )
+    rows = json.loads((tmp_path / "stream.json").read_text())["student, CCD"]
+    assert [matrix["rows"] for matrix in rows] == [c.matrices("recall@5")["student, CCD"].rows for c in contests]
+
+
+def test_a_student_alone_is_trained_as_it_is_generated_without_methods(tmp_path):
+    made = Contest(small(tmp_path, baselines=["retrain"]), 0).chains["student, retrain"]
+    assert made.base.methods == {} == made.base.weights and made.base.training == FIT["training"]
+    own = config().base
+    made = Contest(small(tmp_path / "b", baselines=["retrain"], student_alone=own), 0).chains["student, retrain"]
+    assert made.base is own
