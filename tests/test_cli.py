@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import BertConfig, BertModel
 
 import seqkd
 from seqkd import cli
+from seqkd.continual.evolution import Evolution
+from tests.continual.small import config, market
 from tests.tiny import ITEMS, tiny_sasrec, tiny_split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,3 +158,65 @@ def test_a_folder_that_is_not_there_is_named_at_once(tmp_path, capsys):
     assert cli.main(["recommend", str(tmp_path / "filme"), "--history", "a"]) == 2
     told = capsys.readouterr().err
     assert "there is no filme in" in told and "films" in told
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """The settings of a small run, and a log in two halves; `whole.csv` is both."""
+    folder = tmp_path_factory.mktemp("logs")
+    settings = dataclasses.asdict(config()) | {"blocks": {"split": "random", "max_length": 20}}
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    table = market()["interactions"].to_pandas().sort_values("timestamp")[["user_id", "item_id", "timestamp"]]
+    for name, part in {"one": table[:600], "two": table[600:], "whole": table}.items():
+        (folder / name).mkdir()
+        part.to_csv(folder / name / "interactions.csv", index=False)
+    return folder
+
+
+def evolve(*arguments):
+    return cli.main(["evolve", *map(str, arguments)])
+
+
+def test_evolve_begins_a_run_and_goes_on_with_new_data(logs, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert evolve(run, "--config", logs / "run.yaml", "--data", logs / "one") == 0
+    assert [block.number for block in Evolution(run).blocks] == [0]
+    assert evolve(run, "--data", logs / "two") == 0
+    out, error = capsys.readouterr()
+    assert "# mf taught by lightgcn" in out and f"The student to serve is {run / 'student'}." in error
+    first, second = Evolution(run).blocks
+    assert f"block 1: {len(second.users)} users, {len(second.catalogue)} items" in error
+    assert second.known_users == len(first.users) and Evolution(run).student.users == second.users
+    assert (run / "report.md").is_file()
+
+    assert evolve(run, "--data", logs / "two") == 2 and "was this log fed already?" in capsys.readouterr().err
+    assert evolve(run, "--config", logs / "run.yaml") == 0, "the settings it began with may be named again"
+    (tmp_path / "other.yaml").write_text("seed: 5", encoding="utf-8")
+    assert evolve(run, "--config", tmp_path / "other.yaml") == 2
+    assert "was begun with another configuration" in capsys.readouterr().err
+    assert len(Evolution(run).blocks) == 2
+
+
+def test_evolve_cuts_the_log_that_a_run_begins_with_and_resumes_it(logs, tmp_path, capsys):
+    run, arguments = tmp_path / "run", ["--data", logs / "whole", "--cut", 1]
+    assert evolve(run, "--config", logs / "run.yaml", *arguments) == 0
+    weights = (run / "1" / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "1")  # as if it had stopped there
+    assert evolve(run, *arguments) == 0
+    assert (run / "1" / "student" / "model.safetensors").read_bytes() == weights
+    assert "block 0" not in capsys.readouterr().err.split("to serve")[1], "that is learned"
+    assert evolve(run, "--data", logs / "whole", "--cut", 2) == 2
+    assert "has learned another block 1 than" in capsys.readouterr().err
+
+
+def test_evolve_says_what_is_wrong(logs, tmp_path, capsys):
+    assert evolve(tmp_path / "run", "--data", logs / "one") == 2
+    assert "Give a configuration" in capsys.readouterr().err
+    (tmp_path / "wrong.yaml").write_text("metric: recall@7", encoding="utf-8")
+    assert evolve(tmp_path / "run", "--config", tmp_path / "wrong.yaml") == 2
+    assert "recall@7" in capsys.readouterr().err
+    (tmp_path / "wrong.yaml").write_text("studant: {type: mf}", encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        evolve(tmp_path / "run", "--config", tmp_path / "wrong.yaml")
+    assert stop.value.code == 2 and "studant" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

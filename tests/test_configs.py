@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from seqkd import pipeline
-from seqkd.config import read_experiment
+from seqkd.config import make, parse, read_experiment
+from seqkd.continual.configuration import STAGES
+from seqkd.continual.experiment import StreamExperiment
+from seqkd.pipeline import KINDS
+from seqkd.training_args import DistillationArguments
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+STREAMS = sorted((ROOT / "configs" / "ccd").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STREAMS})
 TEACHERS = ("unisrec", "recformer", "causal_recformer", "unim2rec")
 
 
@@ -39,3 +44,18 @@ def test_the_full_size_recformer_is_the_papers():
     assert (teacher.pretraining["num_train_epochs"], teacher.pretraining["learning_rate"]) == (32, 5e-5)
     assert teacher.model["max_token_num"] == 1024 and "num_hidden_layers" not in teacher.model
     assert experiment.text.encoder == "allenai/longformer-base-4096"
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+def test_a_shipped_stream_is_read_and_checked_without_touching_data(path):
+    experiment = parse(StreamExperiment, "", ["--config", str(path)])
+    assert not Path(experiment.output_dir).is_absolute() and not Path(experiment.data).is_absolute()
+    run = experiment.run
+    for stage in STAGES:
+        make(DistillationArguments, getattr(run, stage).training, f"{stage}.training", output_dir="outputs")
+        assert set(getattr(run, stage).weights) == set(getattr(run, stage).methods), "a weight for each"
+    for where, model in {"student": run.student, **run.teachers}.items():
+        made = make(KINDS[model.type].config, model.model, where)
+        if run.blocks.queries == "positions":
+            assert model.type == "sasrec" and made.max_position_embeddings == run.blocks.max_length
+    assert experiment.baselines and "use_cpu" in run.base.training

@@ -22,6 +22,7 @@ from .cards.model_card import LIMITS
 from .config import parse
 from .continual.configuration import ContinualConfig
 from .continual.evolution import Evolution
+from .data.interactions import load_interactions
 from .data.splits import load_markets, split_by
 from .data.stream import Block
 from .data.stream_ccd import is_ccd, read_ccd
@@ -113,10 +114,13 @@ def blocks_of(run: Evolution, source: str, cut: int | None) -> Iterator[Block]:
     if is_ccd(source):
         yield from after(run.blocks, read_ccd(source), source)
         return
-    markets = load_markets(source)
-    if len(markets) != 1:
-        raise ConfigError(f"{source} holds the domains {sorted(markets)}, but a stream is of one. Give it alone.")
-    (market,) = markets.values()
+    if run.blocks:  # files that follow each other have names of their own
+        market = load_interactions(source, domain=run.blocks[0].domain)
+    else:
+        markets = load_markets(source)
+        if len(markets) != 1:
+            raise ConfigError(f"{source} holds the domains {sorted(markets)}, but a stream is of one. Give it alone.")
+        (market,) = markets.values()
     if cut is None:
         yield run.next_block(market)
     else:

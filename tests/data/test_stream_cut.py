@@ -322,6 +322,25 @@ def test_blocks_of_another_stream_are_refused():
     assert late.report["late_interactions"] == 1
 
 
+@pytest.mark.parametrize("queries", ["users", "positions"])
+@pytest.mark.parametrize("last", [[], [("x", "d", 11)]])  # a repeat, which sets hold once, as it came first
+def test_the_very_log_that_was_fed_last_is_refused(queries, last):
+    stream = cut_stream(market(BASE + MORE + last), blocks=1, held_out=0.2, base=0.5, queries=queries)
+    with pytest.raises(DataError, match="was this log fed already"):
+        next_block(stream, market(MORE + last), queries=queries, held_out=0.2)
+    with pytest.raises(DataError, match="was this log fed already"):
+        next_block(stream, market(BASE + MORE + last), queries=queries, held_out=0.2)
+
+
+def test_more_of_the_last_moment_may_come():
+    """Times of a day each: what comes in the evening has the day of what was learned at noon."""
+    stream = cut_stream(market(random_market()), blocks=1, split="random")
+    end = int(stream[1].columns["timestamp"].max())
+    evening = [(user, item, end) for user, item, _ in random_market(seed=1, events=200)]
+    block = next_block(stream, market(evening), split="random")
+    assert block.number == 2 and "late_interactions" not in block.report
+
+
 # ---- what else a stream is asked for --------------------------------------------------------------------------------
 
 

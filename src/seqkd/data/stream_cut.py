@@ -131,10 +131,10 @@ def _next(
     report = {
         "repeated_interactions": len(user) - len(once),
         "tied_timestamps": int(((np.diff(user[by_user]) == 0) & (np.diff(time[by_user]) == 0)).sum()),
-        "late_interactions": _late(earlier, time),
     }
     if queries == "users":
         user, item, time = (values[np.sort(once)] for values in (user, item, time))
+    report["late_interactions"] = _late(earlier, time)
     trained = np.zeros(len(catalogue) + 1, dtype=bool)
     if (split, queries) != ("random", "users"):  # the paper's own counts what this block trains on, and nothing else
         for block in earlier:
@@ -159,13 +159,13 @@ def _late(earlier: Sequence[Block], time: np.ndarray) -> int:
     """How many of the times `(N,)` lie before the end of the earlier blocks, as far as theirs are known.
 
     Raises:
-        DataError: all of them.
+        DataError: none lies behind it.
     """
     end = max((int(block.columns[TIMESTAMP].max()) for block in earlier if TIMESTAMP in block.columns), default=None)
     count = 0 if end is None else int((time < end).sum())
-    if count == len(time):
+    if count and time.max() <= end:  # of the last moment alone there may be more
         raise DataError(
-            f"the new log covers {time.min()} to {time.max()}, all before the end of the stream ({end}). Give what "
+            f"the new log covers {time.min()} to {time.max()}, nothing after the end of the stream ({end}). Give what "
             "came after it; was this log fed already?"
         )
     return count
