@@ -165,7 +165,7 @@ def logs(tmp_path_factory):
     """The settings of a small run, and a log in two halves; `whole.csv` is both."""
     folder = tmp_path_factory.mktemp("logs")
     settings = dataclasses.asdict(config()) | {"blocks": {"split": "random", "max_length": 20}}
-    (folder / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (folder / "run.yaml").write_text(yaml.safe_dump({"run": settings}), encoding="utf-8")
     table = market()["interactions"].to_pandas().sort_values("timestamp")[["user_id", "item_id", "timestamp"]]
     for name, part in {"one": table[:600], "two": table[600:], "whole": table}.items():
         (folder / name).mkdir()
@@ -191,7 +191,7 @@ def test_evolve_begins_a_run_and_goes_on_with_new_data(logs, tmp_path, capsys):
 
     assert evolve(run, "--data", logs / "two") == 2 and "was this log fed already?" in capsys.readouterr().err
     assert evolve(run, "--config", logs / "run.yaml") == 0, "the settings it began with may be named again"
-    (tmp_path / "other.yaml").write_text("seed: 5", encoding="utf-8")
+    (tmp_path / "other.yaml").write_text("run: {seed: 5}", encoding="utf-8")
     assert evolve(run, "--config", tmp_path / "other.yaml") == 2
     assert "was begun with another configuration" in capsys.readouterr().err
     assert len(Evolution(run).blocks) == 2
@@ -212,10 +212,10 @@ def test_evolve_cuts_the_log_that_a_run_begins_with_and_resumes_it(logs, tmp_pat
 def test_evolve_says_what_is_wrong(logs, tmp_path, capsys):
     assert evolve(tmp_path / "run", "--data", logs / "one") == 2
     assert "Give a configuration" in capsys.readouterr().err
-    (tmp_path / "wrong.yaml").write_text("metric: recall@7", encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text("run: {metric: recall@7}", encoding="utf-8")
     assert evolve(tmp_path / "run", "--config", tmp_path / "wrong.yaml") == 2
     assert "recall@7" in capsys.readouterr().err
-    (tmp_path / "wrong.yaml").write_text("studant: {type: mf}", encoding="utf-8")
+    (tmp_path / "wrong.yaml").write_text("run: {studant: {type: mf}}", encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
         evolve(tmp_path / "run", "--config", tmp_path / "wrong.yaml")
     assert stop.value.code == 2 and "studant" in capsys.readouterr().err

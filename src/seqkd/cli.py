@@ -20,8 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 from . import __version__
 from .cards.model_card import LIMITS
 from .config import parse
-from .continual.configuration import ContinualConfig
 from .continual.evolution import Evolution
+from .continual.experiment import StreamExperiment
 from .data.interactions import load_interactions
 from .data.splits import load_markets, split_by
 from .data.stream import Block
@@ -99,7 +99,7 @@ def evolve(options: argparse.Namespace) -> None:
     disable_progress_bar()
     config = None
     if options.config is not None:
-        config = parse(ContinualConfig, "The settings of a run on a stream.", ["--config", options.config])
+        config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
     run = Evolution(options.run, config)
     for source in options.data:
         for block in blocks_of(run, source, options.cut):
@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evolve", help="a student and its teachers on a stream, block by block")
     command.add_argument("run", help="folder of the run; what was begun there goes on")
-    command.add_argument("--config", help="YAML file with the settings of a new run, see ContinualConfig")
+    command.add_argument("--config", help="YAML file whose `run` holds the settings of a new run")
     command.add_argument("--data", nargs="+", default=[], help="new interactions: a file or folder for each block")
     command.add_argument("--cut", type=int, help="cut the first log into a base and so many blocks of equal size")
     command.set_defaults(run_command=evolve)

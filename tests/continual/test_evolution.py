@@ -120,7 +120,8 @@ def test_a_student_far_below_the_frozen_one_is_refused(finished, tmp_path, monke
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     shutil.rmtree(folder / "2")
-    told = iter([0.1, 0.1, 0.1, 0.3, 0.3, 0.3])
+    told = iter([0.1, 0.1, 0.1, 0.3])  # the student on three blocks, the frozen one on the last
+    monkeypatch.setattr(Evolution, "_noted", lambda *_: [0.3, 0.3])
     monkeypatch.setattr(evolution, "block_metrics", lambda *_, **__: {"recall@5": next(told)})
     shutil.rmtree(folder / "student")
     shutil.copytree(folder / "1" / "student", folder / "student")

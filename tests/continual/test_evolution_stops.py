@@ -77,7 +77,7 @@ def test_a_crash_before_the_last_student_is_served_loses_nothing(k, two, tmp_pat
         serve(self, number, stage)
 
     monkeypatch.setattr(Evolution, "_serve", crashes)
-    monkeypatch.setattr(Evolution, "_on_validation", lambda self, k, stage, blocks: float(stage == "generated"))
+    monkeypatch.setattr(Evolution, "_noted", lambda self, k, stage: [float(stage == "generated")])
     with pytest.raises(Crash):
         run.step(stream()[k])
     assert len(run.blocks) == k, "not learned before it is served"

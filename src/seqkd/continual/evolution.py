@@ -38,13 +38,14 @@ from .agreement import agree
 from .configuration import FILE_NAME, ContinualConfig
 from .fit import fit, methods_of, require_sets
 from .learning import Source, ask, learn
-from .ledger import Ledger
+from .ledger import COST, Ledger
 from .measured import matrices, write_metrics
 from .proxies import follow
 from .rehearsal import rows_of_everyone
 from .report import SLICES, write_report
 
 REFUSED = "refused.json"
+VALID = "valid"  # what a stage notes of its student: the metric on validation of each block
 
 
 class Evolution:
@@ -76,15 +77,17 @@ class Evolution:
         """Learn the next block, or go on with it at the stage in which an earlier attempt stopped.
 
         Raises:
-            SeqKDError: the block, or what was learned of it, is no good. The last good student stays; what there is of
-                the block goes to `<k>.refused`, with the reason.
-            DataError, ConfigError: it is not the next block of this stream, or not one for these models; nothing is
-                moved then.
+            SeqKDError: the block, or what was learned of it, is no good. The last good student stays, which may be the
+                one that was updated by this block; what there is of the block goes to `<k>.refused`, with the reason.
+            DataError, ConfigError: it is not the next block of this stream, or not one for these models or settings;
+                nothing is moved then.
         """
         blocks = [*self.blocks, block]
         self._require_next(blocks)
         try:
             self._cycle(blocks)
+        except ConfigError:  # no fault of the block
+            raise
         except SeqKDError as error:
             self._refuse(block.number, error)
             raise
@@ -92,7 +95,7 @@ class Evolution:
     def _cycle(self, blocks: list[Block]) -> None:
         """One cycle of teachers and student: the fast update is served while the teachers still learn."""
         k, run = len(blocks) - 1, self.ledger(len(blocks) - 1).run
-        run("block", blocks[k].save)
+        run("block", lambda folder: blocks[k].save(folder) if PartialState().is_main_process else None)
         if k > 0:
             run("stability", lambda folder: self._follow("stability", k, folder))
             run("plasticity", lambda folder: self._follow("plasticity", k, folder))
@@ -104,7 +107,7 @@ class Evolution:
         run("generated", lambda folder: self._generate(blocks, folder))
         if k == 0:
             run("student", lambda folder: self._saved(self.model(0, "generated"), folder, {}))
-        if k == 0 or self._on_validation(k, "generated", blocks) >= self._on_validation(k, "student", blocks):
+        if k == 0 or fmean(self._noted(k, "generated")) >= fmean(self._noted(k, "student")):
             self._serve(k, "generated")
         run("measured", lambda folder: self._measure(blocks, folder))  # last: what is measured is learned
 
@@ -137,7 +140,7 @@ class Evolution:
         seed, metric = self.config.seed, self.config.metric
         how = {"methods": methods, "knowledge": knowledge, "rows": rows}
         noted = fit(student, block, stage, folder / "run", seed=seed, metric=metric, **how)  # type: ignore[arg-type]
-        return self._saved(student, folder, noted)
+        return self._saved(student, folder, {**noted, VALID: self._on_validation(student, block, blocks)})
 
     def _follow(self, name: str, k: int, folder: Path) -> None:
         """A proxy takes over from the student that was generated last (spec ccd 5.2)."""
@@ -148,8 +151,7 @@ class Evolution:
         """Stage 2: the generated student learns the block, and rehearses what its proxies know (spec ccd 5)."""
         student = self.model(len(blocks) - 2, "generated")
         noted = learn(student, blocks, self.config, self.config.update_student, self._proxies(blocks), folder / "run")
-        self._require_no_worse(student, blocks)
-        return self._saved(student, folder, noted)
+        return self._saved(student, folder, {**noted, VALID: self._no_worse(student, blocks)})
 
     def _update_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
         """Stage 3: a teacher learns the block, and rehearses what proxies and the updated student know (spec ccd 6)."""
@@ -192,27 +194,33 @@ class Evolution:
                 "new run."
             )
 
-    def _require_no_worse(self, student: RecommenderModel, blocks: list[Block]) -> None:
-        """Raises:
-        DataError: the student has fallen too far below the one that was not updated.
+    def _no_worse(self, student: RecommenderModel, blocks: list[Block]) -> list[float]:
+        """The student's metric on validation of each block.
+
+        Raises:
+            DataError: it has fallen too far below the one that was not updated.
         """
-        block, metric = blocks[-1], self.config.metric
+        *past, block = blocks
+        told = self._on_validation(student, block, blocks)
         frozen = self.model(block.number - 1, "generated")
-        told = [self._mean(student, block, blocks), self._mean(frozen, blocks[-2], blocks)]
-        if not told[0] >= told[1] * (1 - self.config.margin):
+        before = [*self._noted(block.number - 1, "generated"), *self._on_validation(frozen, past[-1], [block])]
+        if not fmean(told) >= fmean(before) * (1 - self.config.margin):
             raise DataError(
-                f"block {block.number}: the updated student has {metric} {told[0]:.4f} on validation, a mean over "
-                f"blocks 0 to {block.number}; the one before, not updated, has {told[1]:.4f}. That is more than margin="
-                f"{self.config.margin} below. Look at the block's data, or lower update_student's learning rate."
+                f"block {block.number}: the updated student has {self.config.metric} {fmean(told):.4f} on validation, "
+                f"a mean over blocks 0 to {block.number}; the one before, not updated, has {fmean(before):.4f}. That is "
+                f"more than margin={self.config.margin} below. Look at the block's data, or lower update_student's "
+                "learning rate."
             )
+        return told
 
-    def _on_validation(self, k: int, stage: str, blocks: list[Block]) -> float:
-        return self._mean(self.model(k, stage), blocks[k], blocks)
-
-    def _mean(self, model: RecommenderModel, own: Block, blocks: list[Block]) -> float:
-        """The metric on validation of a model that has been grown to `own`, a mean over all blocks."""
+    def _on_validation(self, model: RecommenderModel, own: Block, blocks: list[Block]) -> list[float]:
+        """The metric on validation of each block, of a model that has been grown to `own`."""
         ks, metric = self.config.cutoffs, self.config.metric
-        return fmean(block_metrics(model, past, own, part="valid", ks=ks)[metric] for past in blocks)
+        return [block_metrics(model, one, own, part="valid", ks=ks)[metric] for one in blocks]
+
+    def _noted(self, k: int, stage: str) -> list[float]:
+        """What a stage noted of its student on validation."""
+        return dict(self.ledger(k).costs())[stage][VALID]
 
     def _measure(self, blocks: list[Block], folder: Path) -> None:
         """Row k of every matrix a[k][i]."""
@@ -222,7 +230,8 @@ class Evolution:
         for stage in stages:
             model = self.model(k, stage)
             told[stage] = [block_metrics(model, past, blocks[k], ks=self.config.cutoffs) for past in blocks]
-        write_metrics(folder, told)
+        if PartialState().is_main_process:
+            write_metrics(folder, told)
 
     def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
         """Save what a stage made, without the checkpoints on the way."""
@@ -237,7 +246,7 @@ class Evolution:
         if PartialState().is_main_process:
             fresh, old = self.folder / "student.new", self.folder / "student.old"
             shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(self.folder / str(k) / stage, fresh)
+            shutil.copytree(self.folder / str(k) / stage, fresh, ignore=shutil.ignore_patterns(COST))
             shutil.rmtree(old, ignore_errors=True)
             if (self.folder / "student").exists():
                 os.replace(self.folder / "student", old)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from accelerate import PartialState
 
 COST = "cost.json"
@@ -44,7 +45,7 @@ class Ledger:
         cost = {
             "seconds": round(time.perf_counter() - started, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_memory_mb": peak_memory_mb(),
             "bytes_written": sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()),
         }
         state.wait_for_everyone()
@@ -61,3 +62,12 @@ class Ledger:
             (path.parent.relative_to(self.folder).as_posix(), json.loads(path.read_text(encoding="utf-8")))
             for path in paths
         )
+
+
+def peak_memory_mb() -> int:
+    """The most memory that this process has held."""
+    if sys.platform == "win32":
+        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource  # not on Windows
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
