@@ -207,8 +207,8 @@ class Evolution:
         if not fmean(told) >= fmean(before) * (1 - self.config.margin):
             raise DataError(
                 f"block {block.number}: the updated student has {self.config.metric} {fmean(told):.4f} on validation, "
-                f"a mean over blocks 0 to {block.number}; the one before, not updated, has {fmean(before):.4f}. That is "
-                f"more than margin={self.config.margin} below. Look at the block's data, or lower update_student's "
+                f"a mean over blocks 0 to {block.number}; the one before, not updated, has {fmean(before):.4f}. That "
+                f"is more than margin={self.config.margin} below. Look at the block's data, or lower update_student's "
                 "learning rate."
             )
         return told
