@@ -67,7 +67,7 @@ def test_a_contest_of_two_seeds_becomes_one_report(tmp_path):
     assert said[0] == said[1] == [
         f"block {k}: {what}"
         for k in range(2)
-        for what in ("teachers and student", "student, frozen", "student, fine-tune, init", "teacher lightgcn, frozen")
+        for what in ("teachers and student", "teacher lightgcn, frozen", "student, frozen", "student, fine-tune, init")
     ]  # fmt: skip
     assert list(contests[0].run(stream()[:2])) == [], "all is there"
     assert contests[1].evolution.config.seed == 1 and contests[0].evolution.folder == tmp_path / "seed-0" / "ccd"
@@ -92,3 +92,11 @@ def test_a_student_alone_is_trained_as_it_is_generated_without_methods(tmp_path)
     own = config().base
     made = Contest(small(tmp_path / "b", baselines=["retrain"], student_alone=own), 0).chains["student, retrain"]
     assert made.base is own
+
+
+def test_a_student_taught_by_teachers_made_afresh_wants_their_chains(tmp_path):
+    with pytest.raises(ConfigError, match="put retrain to teacher_baselines"):
+        Contest(small(tmp_path, baselines=["retrain, distilled"]), 0)
+    made = Contest(small(tmp_path / "b", baselines=["retrain, distilled"], teacher_baselines=["retrain"]), 0)
+    chain = made.chains["student, retrain, distilled"]
+    assert chain.teachers == {"lightgcn": made.chains["teacher lightgcn, retrain"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
 from .fit import FitConfig, fit
-from .learning import learn
+from .learning import distil, learn
 from .ledger import Ledger
 from .measured import matrices, write_metrics
 
@@ -32,7 +33,8 @@ class Baseline:
         methods, weights: what it learns by beside the labels.
         buffer: share of all earlier training interactions that it trains on again.
         frozen: it stays what it is; who it does not know is not answered.
-        afresh: a new model, trained on all blocks.
+        afresh: a new model, trained on all blocks;
+        taught: by teachers that were made afresh, too.
     """
 
     init: str = "neighbours"
@@ -41,6 +43,7 @@ class Baseline:
     buffer: float = 0.0
     frozen: bool = False
     afresh: bool = False
+    taught: bool = False
 
 
 BASELINES = {
@@ -51,6 +54,7 @@ BASELINES = {
     "buffer": Baseline(buffer=0.1),
     "lwc_kd": Baseline(methods={"lwc_kd": {"max_entities": 256, "candidates": 1024}}),
     "retrain": Baseline(afresh=True),
+    "retrain, distilled": Baseline(afresh=True, taught=True),
 }
 
 
@@ -64,6 +68,7 @@ class Chain:
         model: what a model made afresh is.
         stage: how a block is learned; `base` how a model made afresh is.
         first: folder of the model after block 0.
+        teachers: by name, the chains that make the teachers of a baseline that is taught.
     """
 
     def __init__(
@@ -76,9 +81,11 @@ class Chain:
         stage: FitConfig,
         base: FitConfig,
         first: Path,
+        teachers: Mapping[str, Chain] | None = None,
     ) -> None:
         self.folder, self.baseline, self.config = folder, baseline, config
         self.new, self.stage, self.base, self.first = model, stage, base, first
+        self.teachers = dict(teachers or {})
 
     def ledger(self, k: int) -> Ledger:
         """The stages of a block."""
@@ -93,6 +100,10 @@ class Chain:
         folders = [self.folder / str(k) / "measured" for k in range(len(list(self.folder.glob("*/measured"))))]
         return matrices(folders, metric)["model"]
 
+    def model(self, k: int) -> RecommenderModel:
+        """The model as it was after a block."""
+        return self._load(self.folder / str(k) / "model")
+
     def step(self, blocks: list[Block]) -> None:
         """Learn the last of the blocks, all of which are given."""
         run = self.ledger(len(blocks) - 1).run
@@ -105,11 +116,15 @@ class Chain:
         if how.afresh:
             block = whole(blocks, max_length=self.config.blocks.max_length)
             model = new_model(block, self.new, "model", seed)
-            noted = fit(model, block, self.base, folder / "run", seed=seed, metric=metric)
+            if how.taught:
+                teachers = {name: chain.model(len(blocks) - 1) for name, chain in self.teachers.items()}
+                noted = distil(model, block, block.train, teachers, self.config, folder / "run")
+            else:
+                noted = fit(model, block, self.base, folder / "run", seed=seed, metric=metric)
         elif len(blocks) == 1:
             model = self._load(self.first)
         else:
-            model = self._load(self.folder / str(len(blocks) - 2) / "model")
+            model = self.model(len(blocks) - 2)
         if len(blocks) > 1 and not how.afresh and not how.frozen:
             stage = replace(self.stage, methods=how.methods, weights=how.weights)
             length = self.config.blocks.max_length
@@ -122,7 +137,7 @@ class Chain:
         return noted
 
     def _measure(self, blocks: list[Block], folder: Path) -> None:
-        model = self._load(self.folder / str(len(blocks) - 1) / "model")
+        model = self.model(len(blocks) - 1)
         grown = blocks[0] if self.baseline.frozen else blocks[-1]
         write_metrics(folder, {"model": [block_metrics(model, past, grown, ks=self.config.cutoffs) for past in blocks]})
 

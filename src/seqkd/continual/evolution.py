@@ -34,10 +34,9 @@ from ..pipeline.kinds import KINDS
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_configuration import UserRecommenderConfig
-from .agreement import agree
 from .configuration import FILE_NAME, ContinualConfig
-from .fit import fit, methods_of, require_sets
-from .learning import Source, ask, learn
+from .fit import fit, require_sets
+from .learning import Source, distil, learn
 from .ledger import COST, Ledger
 from .measured import matrices, write_metrics
 from .proxies import follow
@@ -123,23 +122,12 @@ class Evolution:
         It hears them about everyone. In the release it hears them about the users of the block, and knows the others
         from the lists of items alone.
         """
-        stage, block = self.config.generate, blocks[-1]
-        rows = rows_of_everyone(blocks) if self.config.teach_everyone and stage.methods else block.train
-        methods = methods_of(stage, "generate")
-        tables = frozenset().union(*(method.requires for method in methods.values()))
-        names = self.config.teachers if tables else ()  # by labels alone, nobody is asked
-        teachers = {name: self.model(block.number, f"teachers/{name}") for name in names}
-        told = {name: ask(teacher, block, rows, tables, self.config.list_length) for name, teacher in teachers.items()}
-        fresh = self.config.fresh or block.number == 0
-        student = (
-            new_model(block, self.config.student, "student.model", self.config.seed)
-            if fresh
-            else self.model(block.number, "student")
-        )
-        knowledge = {"teachers": agree(told)} if told else {}
-        seed, metric = self.config.seed, self.config.metric
-        how = {"methods": methods, "knowledge": knowledge, "rows": rows}
-        noted = fit(student, block, stage, folder / "run", seed=seed, metric=metric, **how)  # type: ignore[arg-type]
+        config, block, k = self.config, blocks[-1], len(blocks) - 1
+        rows = rows_of_everyone(blocks) if config.teach_everyone and config.generate.methods else block.train
+        teachers = {name: self.model(k, f"teachers/{name}") for name in config.teachers}
+        fresh = config.fresh or k == 0
+        student = new_model(block, config.student, "student.model", config.seed) if fresh else self.model(k, "student")
+        noted = distil(student, block, rows, teachers, config, folder / "run")
         return self._saved(student, folder, {**noted, VALID: self._on_validation(student, block, blocks)})
 
     def _follow(self, name: str, k: int, folder: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig
 from ..data.market import synthetic_market
 from ..data.splits import load_markets
 from ..data.stream import Block
@@ -87,23 +86,24 @@ class Contest:
         generate = config.generate
         alone = experiment.student_alone or replace(generate, methods={}, weights={}, label_weight=1.0)
         first = self.folder / "ccd" / "0"
-        self.chains = {
-            f"student, {name}": self._chain(
-                "student", name, config.student, config.update_student, alone, first / "generated"
-            )
-            for name in experiment.baselines
-        }
+        self.chains: dict[str, Chain] = {}
         for teacher, model in config.teachers.items():
             for name in experiment.teacher_baselines:
+                how = {"model": model, "stage": config.update_teacher, "base": config.base}
                 place = first / "teachers" / teacher
-                self.chains[f"teacher {teacher}, {name}"] = self._chain(
-                    teacher, name, model, config.update_teacher, config.base, place
+                self.chains[f"teacher {teacher}, {name}"] = self._chain(teacher, name, first=place, **how)
+        afresh = {name: self.chains.get(f"teacher {name}, retrain") for name in config.teachers}
+        for name in experiment.baselines:
+            if BASELINES[name].taught and None in afresh.values():
+                raise ConfigError(
+                    f"the baseline {name!r} wants teachers made afresh: put retrain to teacher_baselines."
                 )
+            how = {"model": config.student, "stage": config.update_student, "base": alone, "teachers": afresh}
+            self.chains[f"student, {name}"] = self._chain("student", name, first=first / "generated", **how)
 
-    def _chain(self, who: str, name: str, model: ModelConfig, stage: FitConfig, base: FitConfig, first: Path) -> Chain:
+    def _chain(self, who: str, name: str, **how: Any) -> Chain:
         folder = self.folder / "baselines" / who / name.replace(", ", "-")
-        how = {"model": model, "stage": stage, "base": base, "first": first}
-        return Chain(folder, BASELINES[name], self.evolution.config, **how)  # type: ignore[arg-type]
+        return Chain(folder, BASELINES[name], self.evolution.config, **how)
 
     def run(self, blocks: Sequence[Block]) -> Iterator[str]:
         """Go through the stream; says what comes next before it is done."""
@@ -121,7 +121,8 @@ class Contest:
         names = {"student": "student, CCD", "generated": "student, generated"}
         names |= {f"teachers/{name}": f"teacher {name}, CCD" for name in self.evolution.config.teachers}
         ours = {names[stage]: matrix for stage, matrix in self.evolution.matrices(metric).items()}
-        return ours | {name: chain.matrix(metric) for name, chain in self.chains.items()}
+        students_first = sorted(self.chains, key=lambda name: not name.startswith("student"))
+        return ours | {name: self.chains[name].matrix(metric) for name in students_first}
 
 
 def report_of(contests: Sequence[Contest], folder: Path, title: str) -> str:

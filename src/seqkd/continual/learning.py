@@ -20,8 +20,9 @@ from ..methods.lwc_kd import LWCKD, LWCKDConfig
 from ..methods.replay import Replay, ReplayConfig
 from ..recommenders.edge_recommender import EdgeRecommender
 from ..recommenders.recommender import RecommenderModel
+from .agreement import agree
 from .configuration import ContinualConfig
-from .fit import FitConfig, fit, rows_for
+from .fit import FitConfig, fit, methods_of, rows_for
 from .graph import renew_edges
 from .growth import grow
 from .rehearsal import best_pairs, block_edges, listen, rehearsal_rows
@@ -96,6 +97,39 @@ def learn(
         knowledge=told,
         rows=train,
         avoid=avoid,
+    )
+
+
+def distil(
+    student: RecommenderModel,
+    block: Block,
+    rows: Dataset,
+    teachers: Mapping[str, RecommenderModel],
+    config: ContinualConfig,
+    folder: Path,
+) -> dict[str, Any]:
+    """Train a student, in place, by the stage `generate`: from labels, and from what teachers say together.
+
+    Args:
+        rows: of training; teachers are asked about those without a label, too.
+        folder: where checkpoints go while it trains.
+
+    Returns:
+        What `fit` tells.
+    """
+    methods = methods_of(config.generate, "generate")
+    tables = frozenset().union(*(method.requires for method in methods.values()))
+    told = {name: ask(teacher, block, rows, tables, config.list_length) for name, teacher in teachers.items() if tables}
+    return fit(
+        student,
+        block,
+        config.generate,
+        folder,
+        seed=config.seed,
+        metric=config.metric,
+        methods=methods,
+        knowledge={"teachers": agree(told)} if told else {},
+        rows=rows,
     )
 
 
