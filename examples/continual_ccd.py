@@ -7,10 +7,12 @@ accelerate launch examples/continual_ccd.py --config configs/ccd/yelp_mf.yaml --
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
 
 from seqkd import SeqKDError
 from seqkd.config import parse
@@ -21,6 +23,9 @@ DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ccd" / "synthetic.y
 
 
 def main() -> None:
+    disable_progress_bar()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("seqkd.continual").setLevel(logging.INFO)  # a line for each stage
     experiment = parse(StreamExperiment, "A student and its teachers on a stream, and baselines.", default=DEFAULT)
     blocks = read_stream(experiment)
     contests = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import platform
 import shutil
@@ -97,6 +98,7 @@ def convert_checkpoint(options: argparse.Namespace) -> None:
 def evolve(options: argparse.Namespace) -> None:
     """A student and its teachers go on with what came since, block by block; the report says how they do."""
     disable_progress_bar()
+    logging.getLogger("seqkd.continual").setLevel(logging.INFO)  # a line for each stage
     config = None
     if options.config is not None:
         config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
@@ -195,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one line on stderr when the input was wrong."""
     options = parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
     try:
         options.run_command(options)
     except (SeqKDError, OSError) as error:

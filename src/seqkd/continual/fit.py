@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from ..batches.collators import SequenceDataset
 from ..batches.target_sets import TargetSets
@@ -130,7 +130,8 @@ def fit(
         avoid: pairs that are no negatives, see `SequenceDataset`; read where the model knows users.
 
     Returns:
-        `start` and `best`, the metric on validation before training and of the model returned; `epochs` and `steps`.
+        `start` and `best`, the metric on validation before training and of the model returned; `epochs` and
+        `steps`; `trace`, the metric by epoch.
     """
     train = rows_for(block.train if rows is None else rows, block, model, avoid)
     distiller = Distiller(model, methods, config.weights, knowledge, config.label_weight)
@@ -162,6 +163,7 @@ def fit(
     arguments.eval_steps = arguments.save_steps = max(config.every * steps, 1)
     looks = [EarlyStoppingCallback(config.patience), _LastLook()]
     trainer = DistillationTrainer(distiller, arguments, train, validation_of(block, model), looks)
+    trainer.remove_callback(PrinterCallback)  # a stage is a line of the run's log, see `Ledger`
     start = trainer.evaluate()[f"eval_{metric}"]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trainer.train()
@@ -170,7 +172,14 @@ def fit(
         model.load_state_dict(before)
         best = start
     model.eval()
-    return {"start": start, "best": best, "epochs": round(trainer.state.epoch or 0), "steps": trainer.state.global_step}
+    history = [entry for entry in trainer.state.log_history if f"eval_{metric}" in entry]
+    return {
+        "start": start,
+        "best": best,
+        "epochs": round(trainer.state.epoch or 0),
+        "steps": trainer.state.global_step,
+        "trace": {round(entry["epoch"] or 0): round(entry[f"eval_{metric}"], 5) for entry in history},
+    }
 
 
 class _LastLook(TrainerCallback):

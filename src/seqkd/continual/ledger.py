@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 from accelerate import PartialState
 
+logger = logging.getLogger(__name__)
 COST = "cost.json"
 
 
@@ -52,6 +54,7 @@ class Ledger:
         if state.is_main_process:
             (partial / COST).write_text(json.dumps({**cost, **noted}, indent=2), encoding="utf-8")
             os.replace(partial, done)
+            logger.info("  %s: %.0f s", stage, cost["seconds"])
         state.wait_for_everyone()
         return done
 
