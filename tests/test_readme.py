@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from seqkd import Catalogue, SASRecConfig, SASRecModel, count_items
+from tests.continual.small import market
 from tests.tiny import tiny_split
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -25,7 +26,7 @@ def script(name: str, folder: Path) -> Path:
 
 def test_every_python_block_is_run():
     text = README.read_text(encoding="utf-8")
-    assert text.count("```python") == len(re.findall(r"<!-- test: (?:model|distil) -->\n```python", text))
+    assert text.count("```python") == len(re.findall(r"<!-- test: (?:model|distil|stream) -->\n```python", text))
 
 
 def test_recommend_and_add_items(tmp_path, monkeypatch):
@@ -62,3 +63,15 @@ def test_distil_from_a_folder(tmp_path, monkeypatch):
     assert student.config.hidden_size == 64
     assert count_items(split.train, 20).sum() == student.item_counts.sum()
     assert len(student.recommend([["item1"]], 3).item_ids[0]) == 3
+
+
+def test_a_stream_from_a_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = market()["interactions"].to_pandas()[["user_id", "item_id", "timestamp"]]
+    log.to_csv("my_log.csv", index=False)
+    text = script("stream", tmp_path).read_text(encoding="utf-8")
+    small = text.replace("ContinualConfig()", "config()").replace("blocks=5", "blocks=1")
+    assert small.count("config()") == 1 and "blocks=1" in small
+    (tmp_path / "small.py").write_text("from tests.continual.small import config\n" + small, encoding="utf-8")
+    run = runpy.run_path(str(tmp_path / "small.py"))["run"]
+    assert len(run.blocks) == 2 and (tmp_path / "outputs" / "shop" / "report.md").is_file()
