@@ -10,10 +10,12 @@ import torch
 
 from seqkd.continual import evolution
 from seqkd.continual.evolution import Evolution
+from seqkd.continual.fit import part_of
 from seqkd.errors import ConfigError, DataError
+from seqkd.evaluation.consensus import consensus_metrics
 from seqkd.evaluation.stream import block_metrics
 
-from .small import config, stream
+from .small import FIT, config, stream
 
 
 def weights(folder, k, stage):
@@ -133,6 +135,22 @@ def test_a_student_far_below_the_frozen_one_is_refused(finished, tmp_path, monke
     monkeypatch.undo()
     run.step(stream()[2])  # the same block once more
     assert [block.number for block in run.blocks] == [0, 1, 2]
+
+
+def test_unlike_teachers_speak_together(tmp_path):
+    """A graph and an autoencoder, whose scores cannot be compared, teach as one and are measured as one."""
+    graph = {"type": "lightgcn", "model": {"hidden_size": 8, "num_layers": 2}}
+    encoder = {"type": "multvae", "model": {"hidden_size": 8, "latent_size": 4}}
+    rrd = {**FIT, "methods": {"rrd": {"interesting": 4, "uninteresting": 4, "list_length": 10}}}
+    run = Evolution(tmp_path, config(teachers={"graph": graph, "encoder": encoder}, generate=rrd, update_teacher=FIT))
+    for block in stream()[:2]:
+        run.step(block)
+    told = run.matrices("recall@5")
+    assert {"teachers", "teachers/graph", "teachers/encoder"} < set(told) and len(told["teachers"]) == 2
+    models = [run.model(1, f"teachers/{name}") for name in ("graph", "encoder")]
+    rows = part_of(stream()[0], "test", stream()[1], models[0])
+    assert told["teachers"].rows[1][0] == pytest.approx(consensus_metrics(models, rows, (5,))["recall@5"])
+    assert "teachers together" in run.report()
 
 
 def test_another_block_than_the_next_is_refused(finished):

@@ -8,7 +8,7 @@ import torch
 from seqkd.batches.collators import SequenceDataset
 from seqkd.batches.target_sets import TargetSets
 from seqkd.config import ModelConfig
-from seqkd.continual.fit import FitConfig, fit, methods_of, rows_for, validation_of
+from seqkd.continual.fit import FitConfig, fit, methods_of, part_of, rows_for
 from seqkd.errors import ConfigError, SeqKDError
 from seqkd.evaluation.stream import block_metrics
 from seqkd.pipeline.training import new_model
@@ -54,8 +54,8 @@ def test_a_model_of_pairs_is_not_trained_on_histories():
 
 def test_validation_is_read_as_the_block_asks():
     sets, positions = stream()[0], stream("positions")[0]
-    assert isinstance(validation_of(sets, mf(sets)), TargetSets)
-    of_positions = validation_of(positions, sasrec(positions))
+    assert isinstance(part_of(sets, "valid", sets, mf(sets)), TargetSets)
+    of_positions = part_of(positions, "valid", positions, sasrec(positions))
     assert type(of_positions) is SequenceDataset and of_positions.users is None
 
 

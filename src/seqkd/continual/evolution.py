@@ -29,13 +29,14 @@ from transformers import AutoModel
 from ..data.stream import Block, check_stream
 from ..data.stream_cut import next_block
 from ..errors import ConfigError, DataError, SeqKDError
+from ..evaluation.consensus import consensus_metrics
 from ..evaluation.stream import StreamMatrix, block_metrics
 from ..pipeline.kinds import KINDS
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_configuration import UserRecommenderConfig
 from .configuration import FILE_NAME, ContinualConfig
-from .fit import fit, require_sets
+from .fit import fit, part_of, require_sets
 from .learning import Source, distil, learn
 from .ledger import COST, Ledger
 from .measured import matrices, write_metrics
@@ -218,6 +219,10 @@ class Evolution:
         for stage in stages:
             model = self.model(k, stage)
             told[stage] = [block_metrics(model, past, blocks[k], ks=self.config.cutoffs) for past in blocks]
+        if len(self.config.teachers) > 1:
+            models = [self.model(k, f"teachers/{name}") for name in self.config.teachers]
+            rows = [part_of(past, "test", blocks[k], models[0]) for past in blocks]
+            told["teachers"] = [consensus_metrics(models, part, self.config.cutoffs) for part in rows]
         if PartialState().is_main_process:
             write_metrics(folder, told)
 
@@ -291,6 +296,7 @@ class Evolution:
             raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
         names = {"student": "student", "generated": "generated student"}
         names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
+        names |= {"teachers": "teachers together"}
         runs = {names[stage]: [matrix] for stage, matrix in self.matrices(metric).items()}
         slices = {f"{which}/{metric}": self.matrices(f"{which}/{metric}") for which in SLICES}
         return write_report(

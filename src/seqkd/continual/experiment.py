@@ -120,6 +120,7 @@ class Contest:
         """a[k][i] of all, ours first."""
         names = {"student": "student, CCD", "generated": "student, generated"}
         names |= {f"teachers/{name}": f"teacher {name}, CCD" for name in self.evolution.config.teachers}
+        names |= {"teachers": "teachers together, CCD"}
         ours = {names[stage]: matrix for stage, matrix in self.evolution.matrices(metric).items()}
         students_first = sorted(self.chains, key=lambda name: not name.startswith("student"))
         return ours | {name: self.chains[name].matrix(metric) for name in students_first}

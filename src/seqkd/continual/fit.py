@@ -102,10 +102,10 @@ def rows_for(rows: Dataset, block: Block, model: RecommenderModel, avoid: Tensor
     return SequenceDataset(rows, len(block.catalogue), block.users, avoid)
 
 
-def validation_of(block: Block, model: RecommenderModel) -> SequenceDataset:
-    """What a block holds out for choices, as the model reads it."""
+def part_of(block: Block, part: str, own: Block, model: RecommenderModel) -> SequenceDataset:
+    """What a block holds out, `valid` or `test`, as a model reads it that has been grown to block `own`."""
     kind = TargetSets if asks_for_sets(block) else SequenceDataset
-    return kind(block.valid, len(block.catalogue), block.users if isinstance(model, UserRecommender) else None)
+    return kind(block.part(part), len(own.catalogue), own.users if isinstance(model, UserRecommender) else None)
 
 
 def fit(
@@ -162,7 +162,7 @@ def fit(
     steps = -(-len(cast(Sized, model.training_rows(train))) // per_step)
     arguments.eval_steps = arguments.save_steps = max(config.every * steps, 1)
     looks = [EarlyStoppingCallback(config.patience), _LastLook()]
-    trainer = DistillationTrainer(distiller, arguments, train, validation_of(block, model), looks)
+    trainer = DistillationTrainer(distiller, arguments, train, part_of(block, "valid", block, model), looks)
     trainer.remove_callback(PrinterCallback)  # a stage is a line of the run's log, see `Ledger`
     start = trainer.evaluate()[f"eval_{metric}"]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

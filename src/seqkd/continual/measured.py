@@ -29,10 +29,14 @@ def matrices(folders: Sequence[Path], metric: str) -> dict[str, StreamMatrix]:
         ConfigError: it was not measured.
     """
     found: dict[str, StreamMatrix] = {}
+    known: set[str] = set()
     for folder in folders:
         for name, rows in json.loads((folder / FILE_NAME).read_text(encoding="utf-8")).items():
-            if metric not in rows[0]:
-                raise ConfigError(f"{metric!r} was not measured; there are {sorted(rows[0])}.")
+            known |= set(rows[0])
+            if metric not in rows[0]:  # slices of an ensemble
+                continue
             values = [float("nan") if row[metric] is None else row[metric] for row in rows]
             found.setdefault(name, StreamMatrix(metric, [])).add(values)
+    if folders and not found:
+        raise ConfigError(f"{metric!r} was not measured; there are {sorted(known)}.")
     return found

@@ -10,10 +10,14 @@ from transformers import AutoTokenizer
 
 from ..config import Experiment, ImageConfig, TeacherConfig, TextConfig, make
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..models.cml import CMLConfig, CMLModel
 from ..models.deepfm import DeepFMConfig, DeepFMModel
 from ..models.fm import FMConfig, FMModel
+from ..models.itemae import ItemAEConfig, ItemAEModel
 from ..models.lightgcn import LightGCNConfig, LightGCNModel
 from ..models.mf import MFConfig, MFModel
+from ..models.multvae import MultVAEConfig, MultVAEModel
+from ..models.neumf import NeuMFConfig, NeuMFModel
 from ..models.recformer import (
     CausalRecformerConfig,
     CausalRecformerForPretraining,
@@ -93,6 +97,10 @@ KINDS: dict[str, Kind] = {
     "lightgcn": Kind(LightGCNConfig, LightGCNModel),
     "fm": Kind(FMConfig, FMModel),
     "deepfm": Kind(DeepFMConfig, DeepFMModel),
+    "cml": Kind(CMLConfig, CMLModel),
+    "neumf": Kind(NeuMFConfig, NeuMFModel),
+    "multvae": Kind(MultVAEConfig, MultVAEModel),
+    "itemae": Kind(ItemAEConfig, ItemAEModel),
     "unisrec": Kind(
         UniSRecConfig,
         UniSRecModel,
