@@ -45,9 +45,9 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 GRID: dict[str, dict[str, list[float]]] = {
     "alone": {"decay": [1e-3, 1e-2, 1e-1]},
-    "rrd": {"weight": [1e-3, 1e-2, 1e-1]},
-    "dcd": {"weight": [1e-3, 1e-2, 1e-1]},
-    "full_ce": {"weight": [1.0, 10.0, 100.0]},
+    "rrd": {"weight": [1e-3, 1e-2, 1e-1, 1.0]},
+    "dcd": {"weight": [1e-4, 1e-3, 1e-2, 1e-1]},
+    "full_ce": {"weight": [1.0, 10.0, 100.0, 1000.0]},
     "hetcomp": {"weight": [7.5], "decay": [1e-3, 1e-2, 1e-1]},  # alone in the loss, a weight is none under Adam
 }
 CATALOGUE = ("full_ce", "hetcomp")  # these score the whole catalogue
