@@ -92,8 +92,8 @@ def variants(experiment: StreamExperiment, name: str) -> None:
         folder = Path(experiment.output_dir) / f"seed-{seed}"
         place = folder / "ccd" if not changes else folder / "variants" / str(number)
         run = Evolution(place, config)
-        if not (place / "0" / "teachers").exists():
-            shutil.copytree(folder / "ccd" / "0" / "teachers", place / "0" / "teachers")
+        if not (place / "0").exists():  # no variant changes the base block
+            shutil.copytree(folder / "ccd" / "0", place / "0")
         for block in blocks[len(run.blocks) :]:
             print(f"{time.strftime('%H:%M:%S')} {variant}, block {block.number}", flush=True)
             run.step(block)
