@@ -97,7 +97,10 @@ def variants(experiment: StreamExperiment, name: str) -> None:
         for block in blocks[len(run.blocks) :]:
             print(f"{time.strftime('%H:%M:%S')} {variant}, block {block.number}", flush=True)
             run.step(block)
-        told[variant] = {metric: {of: rows_of(m) for of, m in run.matrices(metric).items()} for metric in METRICS}
+        told[variant] = {
+            metric: {of: rows_of(matrix)[: len(blocks)] for of, matrix in run.matrices(metric).items()}
+            for metric in METRICS
+        }
         write(f"{name}_variants", {"seed": seed, "config": asdict(experiment.run), "variants": told}, started)
     matrices = {
         f"{variant}: {of}": [StreamMatrix("recall@20", rows)]
