@@ -72,18 +72,20 @@ def test_a_contest_of_two_seeds_becomes_one_report(tmp_path):
     assert list(contests[0].run(stream()[:2])) == [], "all is there"
     assert contests[1].evolution.config.seed == 1 and contests[0].evolution.folder == tmp_path / "seed-0" / "ccd"
     told = contests[0].matrices("recall@5")
-    names = ["student, CCD", "student, generated", "teacher lightgcn, CCD"]
+    names = ["CCD student, at once", "CCD student, distilled", "CCD teacher lightgcn"]
     assert [*told] == [*names, "student, frozen", "student, fine-tune, init", "teacher lightgcn, frozen"]
-    assert told["student, frozen"].rows[0] == told["student, generated"].rows[0]
-    assert told["teacher lightgcn, frozen"].rows[0] == told["teacher lightgcn, CCD"].rows[0]
+    assert told["student, frozen"].rows[0] == told["CCD student, distilled"].rows[0]
+    assert told["teacher lightgcn, frozen"].rows[0] == told["CCD teacher lightgcn"].rows[0]
     text = report_of(contests, tmp_path, "MF on shop")
     assert (
         text.startswith("# MF on shop")
         and "over 2 seeds" in text
         and "## student, fine-tune, init: what it took" in text
     )
-    rows = json.loads((tmp_path / "stream.json").read_text())["student, CCD"]
-    assert [matrix["rows"] for matrix in rows] == [c.matrices("recall@5")["student, CCD"].rows for c in contests]
+    rows = json.loads((tmp_path / "stream.json").read_text())["CCD student, at once"]
+    assert [matrix["rows"] for matrix in rows] == [
+        c.matrices("recall@5")["CCD student, at once"].rows for c in contests
+    ]
 
 
 def test_a_student_alone_is_trained_as_it_is_generated_without_methods(tmp_path):

@@ -294,7 +294,7 @@ class Evolution:
         folders = list(self._learned())
         if not folders:
             raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
-        names = {"student": "student", "generated": "generated student"}
+        names = {"student": "student, at once", "generated": "student, distilled"}
         names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
         names |= {"teachers": "teachers together"}
         runs = {names[stage]: [matrix] for stage, matrix in self.matrices(metric).items()}

@@ -118,9 +118,9 @@ class Contest:
 
     def matrices(self, metric: str) -> dict[str, StreamMatrix]:
         """a[k][i] of all, ours first."""
-        names = {"student": "student, CCD", "generated": "student, generated"}
-        names |= {f"teachers/{name}": f"teacher {name}, CCD" for name in self.evolution.config.teachers}
-        names |= {"teachers": "teachers together, CCD"}
+        names = {"student": "CCD student, at once", "generated": "CCD student, distilled"}
+        names |= {f"teachers/{name}": f"CCD teacher {name}" for name in self.evolution.config.teachers}
+        names |= {"teachers": "CCD teachers together"}
         ours = {names[stage]: matrix for stage, matrix in self.evolution.matrices(metric).items()}
         students_first = sorted(self.chains, key=lambda name: not name.startswith("student"))
         return ours | {name: self.chains[name].matrix(metric) for name in students_first}
@@ -134,7 +134,7 @@ def report_of(contests: Sequence[Contest], folder: Path, title: str) -> str:
     costs = {"CCD": [evolution.ledger(k).costs() for k in range(blocks)]}
     costs |= {name: [chain.ledger(k).costs() for k in range(blocks)] for name, chain in contests[0].chains.items()}
     slices = {f"{which}/{metric}": _over_seeds(contests, f"{which}/{metric}") for which in SLICES}
-    heat = [name for name in runs if name.endswith(", CCD")][:2]
+    heat = [name for name in runs if name.startswith("CCD") and "at once" not in name][:2]
     return write_report(folder, runs, costs, slices=slices, heat=heat, title=title)
 
 
