@@ -4,7 +4,6 @@ from seqkd.config import KNOW_USERS, STUDENTS, TEACHERS
 from seqkd.pipeline import KINDS
 from seqkd.recommenders.user_recommender import UserRecommender
 
-
 OF_STREAMS = {"cml", "neumf", "multvae", "itemae"}  # teachers and students of a stream alone
 
 
