@@ -79,7 +79,7 @@ def contest(experiment: StreamExperiment, name: str) -> None:
         seeds = experiment.seeds[: len(contests)]
         write(name, {"seeds": seeds, "config": asdict(experiment.run), "matrices": told, "costs": costs}, started)
         folder = RESULTS / name
-        report_of(contests, folder, f"{experiment.run.student.type} on {blocks[0].domain}")
+        report_of(contests, folder, blocks[0].domain)
         (folder / "stream.json").unlink()
 
 

@@ -35,7 +35,7 @@ def main() -> None:
             say(f"seed {seed}, {told}")
     if PartialState().is_main_process:
         output = Path(experiment.output_dir)
-        print("\n" + report_of(contests, output, f"{experiment.run.student.type} on {blocks[0].domain}"))
+        print("\n" + report_of(contests, output, blocks[0].domain))
         served = contests[0].folder / "ccd" / "student"
         print(f"report.md, stream.json and stream.png are in {output}, the student to serve in {served}.")
 

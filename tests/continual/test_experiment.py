@@ -76,9 +76,9 @@ def test_a_contest_of_two_seeds_becomes_one_report(tmp_path):
     assert [*told] == [*names, "student, frozen", "student, fine-tune, init", "teacher lightgcn, frozen"]
     assert told["student, frozen"].rows[0] == told["CCD student, distilled"].rows[0]
     assert told["teacher lightgcn, frozen"].rows[0] == told["CCD teacher lightgcn"].rows[0]
-    text = report_of(contests, tmp_path, "MF on shop")
+    text = report_of(contests, tmp_path, "shop")
     assert (
-        text.startswith("# MF on shop")
+        text.startswith("# mf taught by lightgcn on shop")
         and "over 2 seeds" in text
         and "## student, fine-tune, init: what it took" in text
     )

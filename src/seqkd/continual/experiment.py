@@ -126,9 +126,10 @@ class Contest:
         return ours | {name: self.chains[name].matrix(metric) for name in students_first}
 
 
-def report_of(contests: Sequence[Contest], folder: Path, title: str) -> str:
-    """One report over all seeds; see `write_report`."""
+def report_of(contests: Sequence[Contest], folder: Path, data: str) -> str:
+    """One report over all seeds, of a stream called `data`; see `write_report`."""
     evolution = contests[0].evolution
+    title = f"{evolution.config.student.type} taught by {', '.join(evolution.config.teachers)} on {data}"
     metric, blocks = evolution.config.metric, len(evolution.blocks)
     runs = _over_seeds(contests, metric)
     costs = {"CCD": [evolution.ledger(k).costs() for k in range(blocks)]}
