@@ -87,6 +87,7 @@ def variants(experiment: StreamExperiment, name: str) -> None:
     """The run with one thing changed at a time; what comes before the change is taken from the run itself."""
     started, blocks, seed = time.time(), read_stream(experiment), experiment.seeds[0]
     told: dict[str, Any] = {}
+    costs: dict[str, Any] = {}
     for number, (variant, changes) in enumerate(VARIANTS.items()):
         config = changed(replace(experiment.run, seed=seed), changes)
         folder = Path(experiment.output_dir) / f"seed-{seed}"
@@ -101,7 +102,9 @@ def variants(experiment: StreamExperiment, name: str) -> None:
             metric: {of: rows_of(matrix)[: len(blocks)] for of, matrix in run.matrices(metric).items()}
             for metric in METRICS
         }
-        write(f"{name}_variants", {"seed": seed, "config": asdict(experiment.run), "variants": told}, started)
+        costs[variant] = dict_of(run.ledger, len(blocks))
+        noted = {"seed": seed, "config": asdict(experiment.run), "variants": told, "costs": costs}
+        write(f"{name}_variants", noted, started)
     matrices = {
         f"{variant}: {of}": [StreamMatrix("recall@20", rows)]
         for variant, metrics in told.items()
