@@ -153,6 +153,11 @@ def test_import_alone_lets_the_auto_classes_load_a_model(model_folder):
     assert ran.stdout.splitlines() == ["SASRecModel 3", "set()"]
 
 
+def test_python_runs_it_as_a_module():
+    ran = subprocess.run([sys.executable, "-m", "seqkd", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == seqkd.__version__
+
+
 def test_a_folder_that_is_not_there_is_named_at_once(tmp_path, capsys):
     (tmp_path / "films").mkdir()
     assert cli.main(["recommend", str(tmp_path / "filme"), "--history", "a"]) == 2
