@@ -153,6 +153,14 @@ def test_import_alone_lets_the_auto_classes_load_a_model(model_folder):
     assert ran.stdout.splitlines() == ["SASRecModel 3", "set()"]
 
 
+def test_recommend_wants_somebody(tmp_path, capsys):
+    model = tiny_sasrec(tiny_split())
+    model.save_pretrained(tmp_path / "model")
+    assert cli.main(["recommend", str(tmp_path / "model")]) == 2 and "Give --history" in capsys.readouterr().err
+    assert cli.main(["recommend", str(tmp_path / "model"), "--user", "u1"]) == 2
+    assert "SASRecModel knows no users" in capsys.readouterr().err
+
+
 def test_python_runs_it_as_a_module():
     ran = subprocess.run([sys.executable, "-m", "seqkd", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == seqkd.__version__
@@ -193,6 +201,14 @@ def test_evolve_begins_a_run_and_goes_on_with_new_data(logs, tmp_path, capsys):
     assert f"block 1: {len(second.users)} users, {len(second.catalogue)} items" in error
     assert second.known_users == len(first.users) and Evolution(run).student.users == second.users
     assert (run / "report.md").is_file()
+
+    user = second.users.item_ids[-1]
+    assert cli.main(["recommend", str(run / "student"), "--user", user, "-k", "3"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    items = [row.split("\t")[1] for row in told]
+    assert items == Evolution(run).student.recommend([[]], 3, users=[user]).item_ids[0]
+    assert cli.main(["recommend", str(run / "student"), "--user", "stranger"]) == 2
+    assert "'stranger' is unknown" in capsys.readouterr().err
 
     assert evolve(run, "--data", logs / "two") == 2 and "was this log fed already?" in capsys.readouterr().err
     assert evolve(run, "--config", logs / "run.yaml") == 0, "the settings it began with may be named again"

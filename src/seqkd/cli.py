@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -32,6 +33,7 @@ from .errors import CheckpointError, ConfigError, DataError, SeqKDError
 from .files.hub import push
 from .models import recformer, unisrec
 from .recommenders.recommender import RecommenderModel, count_items
+from .recommenders.user_recommender import UserRecommender
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
 LEAKAGE = {**LIMITS, "preset": "The split is the data's own: whether it leaks the future is up to who made it."}
@@ -64,7 +66,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def recommend(options: argparse.Namespace) -> None:
-    """The best items for one history, in the ids of the data."""
+    """The best items for one history or one user, in the ids of the data."""
     disable_progress_bar()
     parent = os.path.dirname(options.model)
     if parent and os.path.isdir(parent) and not os.path.exists(options.model):  # else the Hub would be asked for it
@@ -75,7 +77,14 @@ def recommend(options: argparse.Namespace) -> None:
     if not isinstance(model, RecommenderModel):
         raise CheckpointError(f"{options.model} is a {type(model).__name__}, which does not recommend items.")
     history = [item.strip() for item in options.history.split(",") if item.strip()]
-    answer = model.recommend([history], options.k, filter_seen=not options.keep_seen)
+    more: dict[str, Any] = {}
+    if options.user is not None:
+        if not isinstance(model, UserRecommender):
+            raise ConfigError(f"{type(model).__name__} knows no users, it reads histories. Give --history.")
+        more["users"] = [options.user]
+    elif not history:
+        raise ConfigError('nobody is asked for. Give --history "B001,B007", or --user to a model that knows users.')
+    answer = model.recommend([history], options.k, filter_seen=not options.keep_seen, **more)
     if answer.from_popularity[0]:
         print("no item of the history is known: these are the most popular items", file=sys.stderr)
     for rank, (item, score) in enumerate(zip(answer.item_ids[0], answer.scores[0], strict=True), start=1):
@@ -163,9 +172,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--min-interactions", type=int, default=0, help="k-core filter")
     command.set_defaults(run_command=check)
 
-    command = commands.add_parser("recommend", help="items for a history")
+    command = commands.add_parser("recommend", help="items for a history or a user")
     command.add_argument("model", help="folder or Hub name")
-    command.add_argument("--history", required=True, help='item ids, oldest first: "B001,B007"')
+    command.add_argument("--history", default="", help='item ids, oldest first: "B001,B007"; they are left out')
+    command.add_argument("--user", help="user id, for models that know users (MF, LightGCN)")
     command.add_argument("-k", type=int, default=10, help="how many items")
     command.add_argument("--keep-seen", action="store_true", help="items of the history may be recommended again")
     command.add_argument("--revision", help="commit or branch of a Hub model")
