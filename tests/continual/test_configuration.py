@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from seqkd.config import ModelConfig
-from seqkd.continual.configuration import BlockConfig, ContinualConfig
+from seqkd.config import ModelConfig, parse
+from seqkd.continual.configuration import STAGES, BlockConfig, ContinualConfig
+from seqkd.continual.experiment import StreamExperiment
 from seqkd.continual.fit import FitConfig
 from seqkd.errors import ConfigError
 
@@ -25,14 +28,13 @@ def test_a_tuple_is_the_list_that_comes_back(tmp_path):
     assert ContinualConfig.load(tmp_path) == made
 
 
-def test_the_defaults_are_those_of_the_paper():
-    """Spec ccd 5 and 8."""
-    made = ContinualConfig.of({})
-    assert made == ContinualConfig() and (made.stability, made.plasticity, made.neighbours) == (0.9, 0.0, 20)
-    assert made.update_student.methods["replay"]["decay"] == 10.0
-    assert made.update_teacher.methods["replay"]["decay"] == 5.0
-    assert made.generate.methods["ir_rrd"]["interesting"] == 40 and made.generate.weights == {"ir_rrd": 0.01}
-    assert made.metric == "recall@20" and made.cutoffs == [20, 50, 100]
+def test_the_defaults_are_those_that_were_measured():
+    """On Yelp, by configs/ccd/yelp_mf.yaml."""
+    path = Path(__file__).resolve().parents[2] / "configs" / "ccd" / "yelp_mf.yaml"
+    measured = parse(StreamExperiment, "a stream", ["--config", str(path)]).run
+    for name in STAGES:
+        assert getattr(measured, name).training.pop("use_cpu")
+    assert measured == ContinualConfig() == ContinualConfig.of({})
 
 
 def test_nested_values_become_settings():

@@ -22,11 +22,22 @@ STAGES = ("base", "generate", "update_student", "update_teacher")
 AGREED = {"query_topk", "query_scores", "item_topk"}  # tables on which several teachers can agree
 
 
+def _base() -> FitConfig:
+    return FitConfig(training={"learning_rate": 5e-3}, every=4)
+
+
 def _generate() -> FitConfig:
-    lists = {"interesting": 40, "uninteresting": 200, "item_interesting": 40, "item_uninteresting": 200}
-    return FitConfig(
-        {"ir_rrd": {**lists, "item_weight": 1.0, "refresh": 10}}, {"ir_rrd": 0.01}, training={"learning_rate": 5e-3}
-    )
+    return FitConfig({"full_ce": {"max_queries": 256}}, {"full_ce": 1.0}, training={"learning_rate": 5e-3})
+
+
+def _update_student() -> FitConfig:
+    training = {"learning_rate": 2e-3, "num_train_epochs": 50}
+    return FitConfig({"replay": {"draws": 5, "redraw": 50}}, {"replay": 0.5}, training=training, every=10)
+
+
+def _update_teacher() -> FitConfig:
+    replay = {"draws": 5, "decay": 5.0, "redraw": 100}
+    return FitConfig({"replay": replay}, {"replay": 0.5}, training={"learning_rate": 2e-3}, every=10)
 
 
 @dataclass
@@ -41,7 +52,7 @@ class BlockConfig:
 
 @dataclass
 class ContinualConfig:
-    """A student and its teachers on a stream; the defaults are CCD's where the paper or its release tell them.
+    """A student and its teachers on a stream; the defaults are those of configs/ccd/yelp_mf.yaml, which are measured.
 
     Args:
         student, teachers: the models, by name.
@@ -66,16 +77,14 @@ class ContinualConfig:
 
     student: ModelConfig = field(default_factory=lambda: ModelConfig("mf", {"hidden_size": 8}))
     teachers: dict[str, ModelConfig] = field(
-        default_factory=lambda: {"lightgcn": ModelConfig("lightgcn", {"hidden_size": 128, "num_layers": 2})}
+        default_factory=lambda: {
+            "lightgcn": ModelConfig("lightgcn", {"hidden_size": 128, "num_layers": 2, "reg_weight": 0.0})
+        }
     )
-    base: FitConfig = field(default_factory=lambda: FitConfig(patience=2))
+    base: FitConfig = field(default_factory=_base)
     generate: FitConfig = field(default_factory=_generate)
-    update_student: FitConfig = field(
-        default_factory=lambda: FitConfig({"replay": {"draws": 5, "decay": 10.0}}, {"replay": 0.5})
-    )
-    update_teacher: FitConfig = field(
-        default_factory=lambda: FitConfig({"replay": {"draws": 5, "decay": 5.0}}, {"replay": 0.5})
-    )
+    update_student: FitConfig = field(default_factory=_update_student)
+    update_teacher: FitConfig = field(default_factory=_update_teacher)
     init: str = "neighbours"
     neighbours: int = 20
     graph: str = "cumulative"

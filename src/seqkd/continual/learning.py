@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from ..data.stream import Block
 from ..knowledge import Knowledge
 from ..knowledge.export import export
 from ..method import Method
-from ..methods import METHODS
 from ..methods.lwc_kd import LWCKD, LWCKDConfig
 from ..methods.replay import Replay, ReplayConfig
 from ..recommenders.edge_recommender import EdgeRecommender
@@ -81,8 +81,8 @@ def learn(
         methods["replay"] = Replay(replay, rows_for(rows, block, model))
         if config.avoided:
             avoid = best_pairs([*told.values()], config.avoided)
-    for name in stage.methods.keys() - methods.keys():
-        methods[name] = METHODS[name](make(METHODS[name].config_class, stage.methods[name], f"methods.{name}"))
+    others = replace(stage, methods={n: of for n, of in stage.methods.items() if n not in methods}, weights={})
+    methods |= methods_of(others, "methods")
     tables = frozenset().union(*(method.requires for method in methods.values()))
     if tables and not told:
         told = {"before": ask(model, block, block.train if train is None else train, tables, config.list_length)}

@@ -26,7 +26,7 @@ class ItemAEModel(EdgeRecommender):
     """Item-based autoencoder (AutoRec's I-AutoRec, Sedhain et al. 2015; the I-AE of HetComp), multinomial, denoising.
 
     The logit of user u for item i is `<[w_u, b_u], [h_i, 1]>`: a row of the decoder and the code of the item. The score
-    adds the item's prior, `log |N_i|` (see `item_prior`; ML-100K: Recall@50 0.35 without, 0.50 with it), so it is a dot
+    adds the item's prior, `log |N_i|` (see `item_prior`), so it is a dot
     product as of every recommender, `<[w_u, b_u, 1], [h_i, 1, log |N_i|]>`, D + 2 wide. It answers for the users of
     training only.
 
