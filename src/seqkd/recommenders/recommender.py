@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass
 from pathlib import Path
@@ -379,16 +380,7 @@ class RecommenderModel(PreTrainedModel):
                     "The weights do not belong to this config.json; take both from the same checkpoint."
                 )
         model._check_finite(f"{name} is not loaded")
-        where = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **where)
-        if path is not None:
-            catalogue = Catalogue.load(path)
-            if len(catalogue) != model.config.num_items:
-                raise CheckpointError(
-                    f"{name}: {FILE_NAME} lists {len(catalogue)} items, config.json says num_items="
-                    f"{model.config.num_items}. Take both from the same checkpoint."
-                )
-            model.catalogue = catalogue
+        model.catalogue = ids_beside(name, FILE_NAME, "items", model.config.num_items, kwargs)
         return (model, info) if wants_info else model
 
     def push_to_hub(  # type: ignore[override]
@@ -434,6 +426,28 @@ def extended(known: Catalogue, new: List[str], refusal: str, kind: str) -> Catal
     if twice:
         raise DataError(f"{refusal}: {twice[:5]}. Add each {kind} once.")
     return known.extend(new)
+
+
+def ids_beside(name: Any, file: str, of: str, count: int, hub_arguments: Mapping[str, Any]) -> Catalogue | None:
+    """The external ids `file` beside the weights `name`, in a folder or on the Hub; None where there are none.
+
+    Args:
+        of: `items` or `users`, of which the configuration says that there are `count`.
+
+    Raises:
+        CheckpointError: there are more or fewer.
+    """
+    where = {key: hub_arguments[key] for key in HUB_ARGUMENTS if key in hub_arguments}
+    path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where)
+    if path is None:
+        return None
+    ids = Catalogue.load(path)
+    if len(ids) != count:
+        raise CheckpointError(
+            f"{name}: {file} lists {len(ids)} {of}, config.json says num_{of}={count}. Take both from the same "
+            "checkpoint."
+        )
+    return ids
 
 
 def count_items(rows: datasets.Dataset, num_items: int) -> Tensor:

@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers.utils import cached_file
 
 from ..batches.collators import Collator, Sequence, SequenceDataset
 from ..batches.history_collator import HistoryCollator
 from ..batches.pairs import PairCollator, TrainingPairs
 from ..catalogue import PADDING, Catalogue
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import ConfigError, DataError
 from ..functional import losses
 from ..functional.candidate_scores import candidate_scores
 from ..modules.embedding_tables import add_rows
-from .recommender import HUB_ARGUMENTS, UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput, extended
+from .recommender import UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput, extended, ids_beside
 from .user_configuration import UserRecommenderConfig
 
 FILE_NAME = "user_ids.json"
@@ -209,16 +208,8 @@ class UserRecommender(RecommenderModel):
         Raises:
             CheckpointError: also where the list of users has another length than the user table.
         """
-        name, where = pretrained_model_name_or_path, {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        name = pretrained_model_name_or_path
         loaded: Any = super().from_pretrained(name, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **where)
-        if path is not None:
-            users = Catalogue.load(path)
-            if len(users) != model.config.num_users:
-                raise CheckpointError(
-                    f"{name}: {FILE_NAME} lists {len(users)} users, config.json says num_users="
-                    f"{model.config.num_users}. Take both from the same checkpoint."
-                )
-            model.users = users
+        model.users = ids_beside(name, FILE_NAME, "users", model.config.num_users, kwargs)
         return loaded
