@@ -71,6 +71,19 @@ def test_check_counts_what_can_be_counted_by_hand(tmp_path, capsys):
     assert "Leave-one-out puts the last item of every user aside" in out
 
 
+def test_check_knows_every_protocol(tmp_path, capsys):
+    folder = str(write_log(tmp_path))
+    assert cli.main(["check", folder, "--protocol", "ratio"]) == 0
+    out = capsys.readouterr().out
+    # b of u1 counts once, so users have 4, 4 and 2 items: below 5 nothing is put aside
+    assert re.search(r"users only in train +3$", out, re.MULTILINE) and "valid rows" not in out
+    assert "protocol ratio: A random fifth of every user's interactions" in out
+    for protocol in ("loo", "temporal", "ratio"):
+        assert cli.main(["check", folder, "--protocol", protocol]) == 0
+    assert cli.main(["check", folder, "--protocol", "preset"]) == 2  # this log brings none
+    assert "temporal or ratio_split" in capsys.readouterr().err
+
+
 def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, capsys, model_folder):
     folder = write_log(tmp_path)
     (folder / "interactions.csv").write_text("user_id,item_id,time_stamp\nu1,a,1\n")

@@ -57,5 +57,5 @@ def test_a_shipped_stream_is_read_and_checked_without_touching_data(path):
     for where, model in {"student": run.student, **run.teachers}.items():
         made = make(KINDS[model.type].config, model.model, where)
         if run.blocks.queries == "positions":
-            assert model.type == "sasrec" and made.max_position_embeddings == run.blocks.max_length
+            assert model.type in ("sasrec", "unisrec") and made.max_position_embeddings == run.blocks.max_length
     assert experiment.baselines and "use_cpu" in run.base.training

@@ -11,13 +11,16 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from seqkd.batches.collators import SequenceDataset
+from seqkd.catalogue import Catalogue
 from seqkd.distiller import Distiller
 from seqkd.errors import CheckpointError, ConfigError, SeqKDError
 from seqkd.evaluation.ranks import rank_targets
+from seqkd.models.mf import MFConfig, MFModel
 from seqkd.teaching.teacher_weights import STATISTICS, teacher_weights_of
 from seqkd.trainer import DistillationTrainer
 
-from .tiny import arguments, parts, tiny_distiller, tiny_sasrec, tiny_split
+from .tiny import ITEMS, USERS, arguments, parts, tiny_distiller, tiny_sasrec, tiny_split
 
 
 def run(folder, distiller=None, resume=None, **changes):
@@ -163,6 +166,26 @@ def test_a_changed_checkpoint_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="was changed after it was saved"):
         run(tmp_path, resume=str(tmp_path / "checkpoint-3"))
+
+
+@pytest.mark.parametrize("what", ["items", "users"])
+def test_a_checkpoint_about_others_is_refused(tmp_path, what):
+    """And the message says which ids differ: those of items and of users look alike."""
+    split = tiny_split()
+    student = MFModel(MFConfig(num_users=USERS, num_items=ITEMS, hidden_size=4))
+    known = {"items": split.catalogue, "users": split.users}
+
+    def trainer():
+        student.set_catalogue(known["items"])
+        student.set_users(known["users"])
+        rows = SequenceDataset(split.train, ITEMS, known["users"])
+        settings = {"tail_queries": False, "save_strategy": "epoch", "num_train_epochs": 1}
+        return DistillationTrainer(Distiller(student), arguments(tmp_path, **settings), rows)
+
+    trainer().train()
+    known[what] = Catalogue(reversed(known[what].item_ids))
+    with pytest.raises(CheckpointError, match=f"is about the {what} of Catalogue.*the student about those of"):
+        trainer().train(resume_from_checkpoint=True)
 
 
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):

@@ -40,3 +40,9 @@ def test_a_token_or_a_push_is_no_setting(tmp_path):
     for setting in ({"hub_token": "hf_x"}, {"push_to_hub": True}):
         with pytest.raises(ConfigError, match="seqkd push"):
             DistillationArguments(output_dir=str(tmp_path), use_cpu=True, **setting)
+
+
+def test_workers_do_not_outlive_an_epoch(tmp_path):
+    assert arguments(tmp_path, dataloader_num_workers=2).dataloader_num_workers == 2
+    with pytest.raises(ConfigError, match=r"keep what workers drew in the first epoch.*Leave it off"):
+        arguments(tmp_path, dataloader_num_workers=2, dataloader_persistent_workers=True)

@@ -1,10 +1,11 @@
-"""The item catalogue: external ids on the outside, rows of the item table on the inside."""
+"""The catalogue of items, and that of users: external ids on the outside, rows of a table on the inside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -17,7 +18,9 @@ FILE_NAME = "item_ids.json"
 
 
 class Catalogue:
-    """A bidirectional map between external item ids (strings) and internal ids `1..I`; 0 is padding.
+    """A bidirectional map between external ids (strings) and internal ids `1..I`; 0 is padding.
+
+    Users are numbered by one, too, `1..U`; 0 is the unknown user, and `item_ids` are then the ids of users.
 
     Raises:
         DataError: an id occurs twice or is empty.
@@ -27,14 +30,10 @@ class Catalogue:
         self.item_ids: tuple[str, ...] = tuple(str(item) for item in item_ids)
         self._row = {item: row for row, item in enumerate(self.item_ids, start=1)}
         if len(self._row) != len(self.item_ids):
-            repeated = sorted(
-                {item for item in self.item_ids if self.item_ids[self._row[item] - 1] is not item} or {"?"}
-            )
-            raise DataError(
-                f"item ids must be unique, but these occur more than once: {repeated[:5]}. Keep one row per item."
-            )
+            repeated = [name for name, count in Counter(self.item_ids).items() if count > 1]
+            raise DataError(f"ids must be unique, but these occur more than once: {repeated[:5]}. Keep each once.")
         if "" in self._row:
-            raise DataError(f"item id number {self._row['']} is empty. Give every item an id.")
+            raise DataError(f"id number {self._row['']} is empty. Write an id, or leave its row out.")
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -49,7 +48,7 @@ class Catalogue:
         return hash(self.item_ids)
 
     def __repr__(self) -> str:
-        return f"Catalogue({len(self)} items, {self.fingerprint[:12]})"
+        return f"Catalogue({len(self)} ids, {self.fingerprint[:12]})"
 
     def encode(self, item_ids: Sequence[str]) -> np.ndarray:
         """Internal ids, `(n,)` int64; an id that is not in the catalogue becomes 0."""
@@ -58,16 +57,16 @@ class Catalogue:
         )
 
     def decode(self, rows: Iterable[int]) -> list[str]:
-        """External ids of internal ids `1..I`."""
+        """External ids of internal ones, which are not 0."""
         return [self.item_ids[row - 1] for row in rows]
 
     def extend(self, item_ids: Iterable[str]) -> Catalogue:
-        """A larger catalogue: old items keep their rows, new ones follow."""
+        """A larger catalogue: old ids keep their rows, new ones follow."""
         return Catalogue((*self.item_ids, *item_ids))
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the ids in order: equal exactly when two models share their item rows."""
+        """sha256 of the ids in order: equal exactly when two models share their rows."""
         return hashlib.sha256("\0".join(self.item_ids).encode("utf-8", "surrogatepass")).hexdigest()
 
     def save(self, folder: str | os.PathLike, name: str = FILE_NAME) -> None:

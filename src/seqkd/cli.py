@@ -24,6 +24,7 @@ from .cards.model_card import LIMITS
 from .config import parse
 from .continual.evolution import Evolution
 from .continual.experiment import StreamExperiment
+from .data.columns import PROTOCOLS
 from .data.interactions import load_interactions
 from .data.splits import load_markets, split_by
 from .data.stream import Block
@@ -36,7 +37,6 @@ from .recommenders.recommender import RecommenderModel, count_items
 from .recommenders.user_recommender import UserRecommender
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy", "pyarrow")
-LEAKAGE = {**LIMITS, "preset": "The split is the data's own: whether it leaks the future is up to who made it."}
 ALWAYS_SHOWN = ("repeated_interactions", "tied_timestamps", "moved_by_sorting")
 
 
@@ -62,7 +62,7 @@ def check(options: argparse.Namespace) -> None:
             show(f"  {name.replace('_', ' ')}", f"{count:,}")
         cold = float((count_items(split.train, len(split.catalogue))[1:] == 0).float().mean())
         show("  cold share", f"{cold:.1%} of the items have no interaction in training")
-    print(f"\nprotocol {options.protocol}: {LEAKAGE[options.protocol]}")
+    print(f"\nprotocol {options.protocol}: {LIMITS[options.protocol]}")
 
 
 def recommend(options: argparse.Namespace) -> None:
@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="load data and report what is in it")
     command.add_argument("source", nargs="+", help="folder, file or Hub data set; several are several domains")
-    command.add_argument("--protocol", choices=["loo", "temporal", "preset"], default="loo")
+    command.add_argument("--protocol", choices=PROTOCOLS, default="loo")
     command.add_argument("--min-interactions", type=int, default=0, help="k-core filter")
     command.set_defaults(run_command=check)
 

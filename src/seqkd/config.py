@@ -36,6 +36,11 @@ class TextConfig:
     max_length: int = 64
     fields: Sequence[str] = ("title", "categories", "brand")
 
+    def __post_init__(self) -> None:
+        if isinstance(self.fields, str):
+            raise ConfigError(f"text.fields is a list of columns, e.g. [{self.fields}], not a bare word.")
+        self.fields = tuple(self.fields)  # as read from a file they are a list, and would differ from the same here
+
 
 @dataclass
 class ImageConfig:
@@ -87,7 +92,8 @@ class Experiment:
     Args:
         data: folders, files or Hub data sets, one or more domains each; `synthetic` is the embedded market.
         domains: the domains to distil for; all by default. Teachers are pre-trained on all in any case.
-        protocol: `loo`, `temporal` or `preset`.
+        protocol: `loo`, `temporal`, `preset`, or `ratio`, which asks each user for a set: for students of `KNOW_USERS`
+            and teachers that are zero-shot.
         min_interactions: k-core filter.
         text: how item texts become vectors; `images`: where item images are, and how they do.
         student: the small model, trained alone and distilled; `type` is one of `STUDENTS`. Those that know users

@@ -128,7 +128,6 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
         """Fetch the micro-batches of one step and tell each about the whole: its labels and how many queries it has."""
-        self.collator.seed, self.collator.epoch = self.args.seed, int(self.state.epoch or 0)
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._terms_steps += 1
         batches = [self.model.look_up(self._unlock(batch)) for batch in batches]
@@ -162,6 +161,7 @@ class DistillationTrainer(Trainer):
     def begin_epoch(self) -> None:
         """Let the methods draw and anneal; a resumed run begins the epoch that was interrupted again."""
         number = int(self.state.epoch or 0)
+        self.collator.seed, self.collator.epoch = self.args.seed, number  # before the workers of an epoch copy them
         if self._positives is None:
             self._positives = Positives(self.sequences)
         for order, method in enumerate(self.model.methods.values()):
@@ -253,15 +253,15 @@ class DistillationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder, student = Path(resume_from_checkpoint), self.model.student
         saved = type(student).from_pretrained(folder)
-        if (saved.catalogue, saved.users, saved.config.num_items) != (
-            student.catalogue,
-            student.users,
-            student.config.num_items,
+        for what, theirs, ours in (
+            ("items", saved.catalogue or saved.config.num_items, student.catalogue or student.config.num_items),
+            ("users", saved.users, student.users),
         ):
-            raise CheckpointError(
-                f"{folder} is about {saved.catalogue or saved.config.num_items}, the student about "
-                f"{student.catalogue or student.config.num_items}. Resume with the data the run was started with."
-            )
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{folder} is about the {what} of {theirs}, the student about those of {ours}. Resume with the "
+                    "data the run was started with."
+                )
         student.load_state_dict(saved.state_dict())
         if self.model.methods.state_dict():
             self.model.methods.load_state_dict(load_file(folder / METHODS_FILE))

@@ -10,11 +10,14 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import EvalResult
 
-from seqkd.cards.model_card import write_card
+from seqkd.cards.model_card import LIMITS, write_card
 from seqkd.catalogue import Catalogue
+from seqkd.data.columns import PROTOCOLS
 from seqkd.errors import DataError
 from seqkd.evaluation.results import Result
 from seqkd.methods.ckd_mdsr import CKDMDSR
+from seqkd.models.fm import FMConfig, FMModel
+from seqkd.models.mf import MFConfig, MFModel
 from seqkd.models.sasrec import SASRecConfig, SASRecModel
 
 METRICS = {"recall@10": 0.0946, "ndcg@10": 0.06681234567890123, "recall@50": 1e-05, "ndcg@50": 0.2}
@@ -129,6 +132,51 @@ def test_what_a_reader_must_know(model, tmp_path):
         assert words in text, words
     data = ModelCard.load(path).data
     assert data.base_model == ["sentence-transformers/all-MiniLM-L6-v2"] and data.license == "apache-2.0"
+
+
+def test_a_card_about_sets_says_so(model, tmp_path):
+    own = [replace(result, protocol="ratio", num_queries=result.num_users) for result in results_of(model)]
+    own += [replace(result, history="unmasked") for result in own]
+    path = write_card(tmp_path, model=model, name="CKD", seed=1, results=own)
+    text = path.read_text()
+    for words in (
+        "test split, random 60/20/20 of each user, as sets",
+        "Recall and NDCG are means over users",
+        "full catalogue, history masked",
+        "full catalogue, history not masked",
+        "A random fifth of every user's interactions",
+    ):
+        assert words in text, words
+    assert "Leave-one-out" not in text
+    measured = ModelCard.load(path).data.eval_results
+    assert {(one.task_type, one.task_name) for one in measured} == {("set-recommendation", "recommendation of a set")}
+    assert {(one.metric_args["protocol"], one.metric_args["n_queries"]) for one in measured} == {("ratio", 90)}
+    files = sorted((tmp_path / ".eval_results").iterdir())
+    notes = [yaml.safe_load(file.read_text())[0]["notes"] for file in files]
+    assert all("random 60/20/20 of each user, as sets" in note and "full catalogue" in note for note in notes)
+    assert ["history not masked" in note for note in notes] == [False, True]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_has_its_limit(model, tmp_path, protocol):
+    results = [replace(result, protocol=protocol, num_queries=result.num_users) for result in results_of(model)]
+    text = write_card(tmp_path, model=model, name="CKD", seed=1, results=results).read_text()
+    limits = text.split("## Limits")[1]
+    assert [name for name in PROTOCOLS if LIMITS[name] in limits] == [protocol]
+
+
+@pytest.mark.parametrize(("kind", "answers"), [("mf", "popularity, until `add_users`"), ("fm", "by the history")])
+def test_the_card_of_a_model_that_knows_users(kind, answers, tmp_path):
+    config, cls = {"mf": (MFConfig, MFModel), "fm": (FMConfig, FMModel)}[kind]
+    known = cls(config(num_items=2, num_users=3, hidden_size=4))
+    known.set_catalogue(Catalogue(["B1", "B2"]))
+    known.set_users(Catalogue(["u1", "u2", "u3"]))
+    path = write_card(tmp_path, model=known, name="small", seed=0)
+    text = " ".join(path.read_text().split())
+    assert "it knows 3 users by id" in text and f"not in the file is answered {answers}" in text.replace("by p", "p")
+    assert 'model.recommend([["B1", "B2"]], users=["u1"], k=10)' in text
+    assert "sequential" not in text and ModelCard.load(path).data.tags == ["seqkd", "recommender-systems"]
+    known.recommend([["B1", "B2"]], users=["u1"], k=10)  # as the card says
 
 
 def test_a_card_without_results_says_so(model, tmp_path):

@@ -90,7 +90,7 @@ def through(name, first, folder, **changes):
 def test_fine_tuning_is_labels_alone_on_the_block_alone(name, init, learned, first, tmp_path):
     through(name, first, tmp_path)
     ((what, args, how),) = learned  # block 0 is what all begin with
-    assert what == "learn" and how == {"init": init, "train": None}
+    assert what == "learn" and how == {"init": init, "content": None, "train": None}
     assert args[3].methods == {} == args[3].weights and args[3].every == 2 and args[4] == {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seqkd.config import ModelConfig, parse
+from seqkd.config import ModelConfig, TeacherConfig, parse
 from seqkd.continual.configuration import STAGES, BlockConfig, ContinualConfig
 from seqkd.continual.experiment import StreamExperiment
 from seqkd.continual.fit import FitConfig
@@ -19,7 +19,7 @@ def test_what_is_saved_is_read(tmp_path):
     made = config(seed=3, teachers={"a": {"type": "mf"}, "b": {"type": "lightgcn", "model": {"num_layers": 1}}})
     made.save(tmp_path)
     assert ContinualConfig.load(tmp_path) == made and [path.name for path in tmp_path.iterdir()] == ["config.json"]
-    assert made.teachers["b"] == ModelConfig("lightgcn", {"num_layers": 1})
+    assert made.teachers["b"] == TeacherConfig("lightgcn", {"num_layers": 1})
 
 
 def test_a_tuple_is_the_list_that_comes_back(tmp_path):
@@ -50,7 +50,7 @@ TWO = {"a": {"type": "mf"}, "b": {"type": "mf"}}
     ("changes", "message"),
     [
         ({"student": {"type": "mf", "training": {"learning_rate": 1.0}}}, r"student\.training does nothing"),
-        ({"teachers": {"a": {"type": "recformer"}}}, r"teachers\.a\.type"),
+        ({"teachers": {"a": {"type": "recforner"}}}, r"teachers\.a\.type"),
         ({"base": {"methods": {"rrd": {}}}}, r"base\.methods does nothing"),
         ({"generate": {"methods": {"rrd": {"interestin": 1}}}}, r"generate\.methods\.rrd.*'interesting'"),
         ({"update_teacher": {"methods": {"replay": {"draws": 500}}}}, "draws=500"),

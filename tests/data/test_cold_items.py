@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -119,3 +121,8 @@ def test_a_share_is_between_0_and_1(share):
 def test_too_small_a_share_is_named():
     with pytest.raises(DataError, match="none of the 0 hidden items"):
         hide_items(tiny_split(), 0.001)
+
+
+def test_sets_have_no_order_to_hide_items_in():
+    with pytest.raises(ConfigError, match=r"asks for sets.*one by one.*leave_one_out or temporal"):
+        hide_items(replace(tiny_split(), protocol="ratio"))

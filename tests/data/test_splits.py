@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict
 
+from seqkd.data.columns import PROTOCOLS
 from seqkd.data.interactions import load_interactions
 from seqkd.data.splits import combine_items, leave_one_out, load_markets, preset, ratio_split, split_by, temporal
 from seqkd.errors import ConfigError, DataError
@@ -272,6 +273,29 @@ def test_a_repeated_interaction_is_in_one_part():
     events = [("u", "abcdefghij"[step % 10], step) for step in range(30)]
     found = sets_of(ratio_split(market(events)))["u"]
     assert sorted(found["train"] + found["valid"] + found["test"]) == list(range(1, 11))
+
+
+def test_ratio_is_a_protocol_by_name_and_asks_for_sets():
+    log = market(many())
+    by_name = split_by(log, "ratio", max_length=2)  # a user is one row, however long
+    assert by_name.protocol == "ratio" and by_name.fingerprint == ratio_split(log).fingerprint
+    in_order = split_by(log, "ratio", max_length=99, queries="positions")
+    assert in_order.fingerprint == ratio_split(log, max_length=99, queries="positions").fingerprint
+    assert split_by(log, "loo").fingerprint == leave_one_out(log, queries="positions").fingerprint
+
+
+def test_every_protocol_splits_under_its_name():
+    log = market(EVENTS, split=["train", "test", "train", "valid", "train", "test", "train", "val"])
+    assert [split_by(log, protocol).protocol for protocol in PROTOCOLS] == [*PROTOCOLS]
+    with pytest.raises(ConfigError, match="'loo', 'temporal', 'preset', 'ratio'"):
+        split_by(log, "random")
+
+
+def test_other_shares_are_another_protocol():
+    """No card may say 60/20/20 of them."""
+    log = market(many())
+    assert ratio_split(log, ratios=(0.8, 0.1, 0.1)).protocol == "ratio 0.8/0.1/0.1"
+    assert ratio_split(log, ratios=(3 / 5, 1 / 5, 1 / 5)).protocol == "ratio"
 
 
 @pytest.mark.parametrize("ratios", [(0.6, 0.4), (0.6, 0.2, 0.1), (1.0, 0.0, 0.0), (0.8, 0.4, -0.2)])

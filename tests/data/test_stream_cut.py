@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
 from seqkd.batches.collators import QueryCollator, SequenceDataset
 from seqkd.data.interactions import load_interactions
-from seqkd.data.stream import Block, items_of
+from seqkd.data.stream import Block
 from seqkd.data.stream_cut import cut_stream, next_block
 from seqkd.data.stream_rows import whole
 from seqkd.errors import ConfigError, DataError
@@ -359,13 +360,28 @@ def test_retraining_reads_the_training_of_all_blocks():
         whole([])
 
 
-def test_item_rows_in_the_order_of_the_catalogue():
-    log = market(BASE)
-    items = Dataset(pa.table({"item_id": list("zcba"), "domain": ["shop"] * 4, "title": list("ZCBA")}))
-    block = next_block([], log, held_out=0.2)
-    assert items_of(block, items)["title"][:] == ["A", "B", "C"]
-    with pytest.raises(DataError, match=r"1 of 3 items have no row in this item table, first \['a'\]"):
-        items_of(block, items.select([0, 1, 2]))
+def with_titles(rows, ids: str):
+    """A market of `rows`, and items whose title is their id, large."""
+    log = market(rows)
+    log["items"] = Dataset(pa.table({"item_id": list(ids), "domain": ["shop"] * len(ids), "title": list(ids.upper())}))
+    return log
+
+
+def test_a_block_brings_what_is_told_about_its_new_items(tmp_path: Path):
+    first = next_block([], with_titles(BASE, "zcba"), held_out=0.2)
+    assert first.items["title"][:] == [item.upper() for item in first.catalogue.item_ids] == ["A", "B", "C"]
+    first.save(tmp_path)
+    assert Block.load(tmp_path).items["title"][:] == ["A", "B", "C"]
+    with pytest.raises(DataError, match=r"1 of 3 new items of block 0 have no row in the item table, first \['a'\]"):
+        next_block([], with_titles(BASE, "zcb"), held_out=0.2)
+
+
+def test_items_of_another_block_are_refused(tmp_path: Path):
+    block = next_block([], with_titles(BASE, "zcba"), held_out=0.2)
+    block.save(tmp_path)
+    pq.write_table(pa.table({"item_id": ["a", "c", "b"]}), tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"items.parquet is not about the new items"):
+        Block.load(tmp_path)
 
 
 def test_ml_100k_as_a_temporal_stream(data: Path):

@@ -173,6 +173,13 @@ def test_sets_are_ranked_in_one_list():
     assert metrics["ndcg@2"] == pytest.approx((1 / (1 + gain) + gain + 2 * gain / (1 + gain)) / 3)
 
 
+def test_a_set_is_one_query():
+    assert rank_targets(LastItem(), sets(*SETS), depth=4).num_queries == 3
+    assert rank_targets(LastItem(), dataset(*HISTORIES), depth=4).num_queries == len(
+        rank_targets(LastItem(), dataset(*HISTORIES), depth=4).ranks
+    )
+
+
 def test_sets_unmasked():
     assert rank_targets(LastItem(), sets(([1], [1, 2])), history="unmasked", depth=4).ranks.tolist() == [0, 1]
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from seqkd.data.columns import PROTOCOLS
 from seqkd.errors import DataError
-from seqkd.evaluation.report import relative_gain, table
+from seqkd.evaluation.report import protocol_title, relative_gain, setting, table
 from seqkd.evaluation.results import Result, summarise
 
 
@@ -86,6 +87,27 @@ def test_every_protocol_has_a_table_of_its_own():
     )
     assert text.count("| domain") == 3
     assert "history not masked" in text and "global temporal split" in text and "One seed, so the spread" in text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_has_words_and_a_title(protocol):
+    one = replace(RESULTS[0], protocol=protocol, num_queries=90)
+    assert f"test split, {protocol_title(one)}" in setting(one)
+    assert "(" not in protocol_title(one) and protocol_title(one) != protocol
+
+
+def test_sets_are_named_as_such():
+    text = table([replace(one, protocol="ratio", num_queries=one.num_users) for one in RESULTS])
+    for words in (
+        "test split, random 60/20/20 of each user, as sets",
+        "means over users",
+        "full catalogue",
+        "history masked",
+        "90 users, 90 queries",
+    ):
+        assert words in text
+    unmasked = setting(replace(RESULTS[0], protocol="ratio", num_queries=90, history="unmasked"))
+    assert "as sets" in unmasked and "history not masked" in unmasked
 
 
 def test_synthetic_data_is_called_synthetic_in_every_row():

@@ -56,6 +56,18 @@ def test_numpy_scalars_become_plain_numbers():
     assert json.loads(result.to_json())["seed"] == 3
 
 
+def test_sets_are_measured_by_user():
+    """Means over targets are no means over users, and MRR is of one target."""
+    sets = replace(ALONE, protocol="ratio")
+    assert Result.from_json(sets.to_json()) == sets
+    with pytest.raises(DataError, match=r"each of the 8442 users once.*here are 16000 queries.*TargetSets"):
+        replace(sets, num_queries=16_000)
+    with pytest.raises(DataError, match=r"has Recall and NDCG; here are .*'mrr@10'.*TargetSets"):
+        replace(sets, metrics={**sets.metrics, "mrr@10": 0.1})
+    with pytest.raises(DataError, match=r"protocol must be one of .*'ratio'.*got 'ratio 0\.8/0\.1/0\.1'"):
+        replace(sets, protocol="ratio 0.8/0.1/0.1")
+
+
 def test_json_and_back():
     assert Result.from_json(ALONE.to_json()) == ALONE
 

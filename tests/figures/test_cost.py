@@ -69,6 +69,23 @@ def test_figure_is_saved_and_labels_are_apart(tmp_path, monkeypatch):
     )  # .0671 / .0668 = 1.0045, .0681 / .0678 = 1.0044
 
 
+@pytest.mark.parametrize(
+    ("protocol", "title"),
+    [
+        ("temporal", "global temporal split"),
+        ("preset", "the split that the data brings"),
+        ("ratio", "random 60/20/20 of each user, as sets"),
+    ],
+)
+def test_the_title_names_the_protocol(protocol, title, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    place = module.place_labels
+    monkeypatch.setattr(module, "place_labels", lambda axes, labels: (place(axes, labels), drawn.append(axes.figure)))
+    module.cost_figure([replace(RESULTS[0], protocol=protocol)], tmp_path / "figure.png")
+    assert drawn[0].get_suptitle() == f"NDCG@10 against the cost of serving\ntest, {title}, history masked"
+
+
 def test_close_points_are_named_in_the_clear(tmp_path, monkeypatch):
     """Three teachers side by side with long error bars: names stand off, outside of bars, with a line."""
     pytest.importorskip("matplotlib")

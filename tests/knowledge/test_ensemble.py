@@ -10,14 +10,23 @@ from seqkd.catalogue import Catalogue
 from seqkd.errors import KnowledgeError
 from seqkd.knowledge import Knowledge, Source
 from seqkd.knowledge.ensemble import assemble, ensemble, rank_consensus
+from seqkd.teaching.list_checks import require_unseen
 
 ITEMS = Catalogue("abcdefgh")
 LOW = torch.finfo(torch.float32).min
 
 
-def made(topk, scores, name="t", split="s", dtype=torch.float32) -> Knowledge:
+def made(topk, scores, name="t", split="s", dtype=torch.float32, **options) -> Knowledge:
     tables = {"query_topk": torch.tensor(topk, dtype=torch.int32), "query_scores": torch.tensor(scores, dtype=dtype)}
-    return Knowledge.from_tables(tables, source=Source(name, f"r-{name}", split, "train"), catalogue=ITEMS)
+    source = Source(name, f"r-{name}", split, "train", options=options)
+    return Knowledge.from_tables(tables, source=source, catalogue=ITEMS)
+
+
+def assembled(teachers) -> Knowledge:
+    return assemble([(teacher, torch.tensor([query])) for query, teacher in enumerate(teachers)])
+
+
+COMBINED = pytest.mark.parametrize("combine", [ensemble, rank_consensus, assembled])
 
 
 def test_two_teachers_by_hand():
@@ -174,3 +183,26 @@ def test_a_consensus_refuses_what_an_ensemble_does():
         rank_consensus([one, made([[1, 2]], [[1, 0]], split="other")])
     with pytest.raises(KnowledgeError, match=r"\['exponential', 'power'\], got 'linear'"):
         rank_consensus([one, one], importance="linear")
+
+
+@COMBINED
+@pytest.mark.parametrize("options", [{"filter_seen": True}, {"filter_seen": False}, {}])
+def test_lists_without_what_users_have_stay_such(combine, options):
+    """And others stay others: a method that teaches what users lack refuses them, and only them."""
+    teachers = [made([[1, 2], [3, 4]], [[1, 0]] * 2, name, **options, k=2) for name in ("one", "two")]
+    both = combine(teachers)
+    assert {name: both.source.options[name] for name in both.source.options if name == "filter_seen"} == options
+    if options.get("filter_seen", True):
+        require_unseen({"both": both})
+    else:
+        with pytest.raises(KnowledgeError, match="lists of 'both' hold what users have already"):
+            require_unseen({"both": both})
+
+
+@COMBINED
+@pytest.mark.parametrize(("one", "two"), [(True, False), (False, True), (False, None), (None, True)])
+def test_lists_with_and_without_what_users_have_are_not_combined(combine, one, two):
+    told = [{} if seen is None else {"filter_seen": seen} for seen in (one, two)]
+    teachers = [made([[1, 2], [3, 4]], [[1, 0]] * 2, name, **said) for name, said in zip("ab", told, strict=True)]
+    with pytest.raises(KnowledgeError, match=f"a have filter_seen={one}, those of b filter_seen={two}.*Export both"):
+        combine(teachers)

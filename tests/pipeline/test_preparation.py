@@ -100,6 +100,39 @@ def test_a_student_is_not_asked_for_users_it_cannot_know(experiment):
     pipeline.prepare(replace(experiment, student=ModelConfig(type="lightgcn", model={"hidden_size": 8}), **late))
 
 
+READY = TeacherConfig(pretrained="somewhere", stage="zero_shot")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": "random"}, r"protocol must be one of .*'ratio'\), got 'random'"),
+        (
+            {"protocol": "ratio"},
+            r"student.type: .*as a set. A sasrec learns .*\('mf', .*protocol to loo or temporal",
+        ),
+        (
+            {"protocol": "ratio", "student": ModelConfig(type="mf"), "teachers": {"w": TeacherConfig()}},
+            "teachers.w: .* A sasrec learns what comes next.*stage: zero_shot.*loo or temporal",
+        ),
+        (
+            {"protocol": "ratio", "teachers": {"u": TeacherConfig(type="unisrec", pretraining={}, stage="zero_shot")}},
+            "teachers.u: .* A unisrec learns",  # it would be pre-trained here
+        ),
+    ],
+)
+def test_sets_are_not_taught_to_who_learns_what_comes_next(experiment, change, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline.check(replace(experiment, **{"teachers": {"w": READY}, **change}))
+
+
+def test_a_teacher_is_not_pretrained_on_sets_either(experiment):
+    """There, the student may be any, and is not looked at."""
+    pretraining = TeacherConfig(type="unisrec", pretraining={"num_train_epochs": 1})
+    with pytest.raises(ConfigError, match=r"teachers\.u: "):
+        pipeline.check(replace(experiment, protocol="ratio", teachers={"u": pretraining}), distils=False)
+
+
 def test_resuming_an_experiment_is_refused_and_not_ignored(experiment):
     with pytest.raises(ConfigError, match="does not resume"):
         pipeline.check(replace(experiment, training={"resume_from_checkpoint": "runs/x"}))

@@ -9,11 +9,12 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from ..evaluation.report import pretty
+from ..evaluation.report import pretty, setting
 from ..evaluation.results import Result
 from ..files.markdown import line
 
-TAGS = ("seqkd", "recommender-systems", "sequential-recommendation")
+TAGS = ("seqkd", "recommender-systems")
+SEQUENTIAL = "sequential-recommendation"
 
 
 def front_matter(
@@ -24,12 +25,17 @@ def front_matter(
     license: str | None,
     *,
     distilled: bool,
+    sequential: bool,
 ) -> ModelCardData:
-    """Metadata with a model-index of the results `own` of the model called `name`."""
+    """Metadata with a model-index of the results `own` of the model called `name`.
+
+    Args:
+        sequential: it reads the order of a history; distilled: it had a teacher.
+    """
     measured = [
         EvalResult(
-            task_type="sequential-recommendation",
-            task_name="next item recommendation",
+            task_type="set-recommendation" if result.protocol == "ratio" else SEQUENTIAL,
+            task_name="recommendation of a set" if result.protocol == "ratio" else "next item recommendation",
             dataset_type=_dataset_id(result, datasets),
             dataset_name=line(f"{result.domain} ({result.data})"),
             dataset_config=line(result.domain),
@@ -53,7 +59,7 @@ def front_matter(
     ]
     return ModelCardData(
         library_name="seqkd",
-        tags=[*TAGS, *["knowledge-distillation"] * distilled],
+        tags=[*TAGS, *[SEQUENTIAL] * sequential, *["knowledge-distillation"] * distilled],
         license=line(license) if license else None,
         base_model=[line(base) for base in base_model] or None,
         datasets=[line(dataset) for dataset in datasets.values()] or None,
@@ -78,8 +84,8 @@ def write_eval_results(folder: Path, own: Sequence[Result], datasets: Mapping[st
     for number, result in enumerate(own):
         where = "" if result.domain in datasets else " The data set is not on the Hub."
         notes = (
-            f"{line(result.domain)} ({line(result.data)}): {result.split} split, protocol {result.protocol}, full "
-            f"catalogue, history {result.history}, {result.num_users} users, seed {result.seed}.{where}"
+            f"{line(result.domain)} ({line(result.data)}): {setting(result)} {result.num_users} users, seed "
+            f"{result.seed}.{where}"
         )
         entries = [
             EvalResultEntry(dataset_id=_dataset_id(result, datasets), task_id=metric, value=value, notes=notes)

@@ -16,6 +16,8 @@ from huggingface_hub import ModelCard
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ..catalogue import Catalogue
+from ..data.columns import PROTOCOLS
 from ..errors import DataError
 from ..evaluation.report import table
 from ..evaluation.results import Result
@@ -24,6 +26,7 @@ from ..files.markdown import line, plain
 from ..method import Method
 from ..recommenders.multi_head import MultiHeadRecommender
 from ..recommenders.recommender import RecommenderModel
+from ..recommenders.user_recommender import UserRecommender
 from .metadata import front_matter, write_eval_results
 
 SIMPLE_ID = re.compile(r"[\w.:/-]{1,40}")
@@ -33,6 +36,10 @@ LIMITS = {
     "interactions that are newer than a test item. Numbers of a live system are lower.",
     "temporal": "Test interactions all lie behind one point in time; tastes and catalogues that changed since are not "
     "measured.",
+    "preset": "The split is the data's own: whether it leaks the future is up to who made it.",
+    "ratio": "A random fifth of every user's interactions is put aside for test, whenever they were made: training "
+    "sees what the same user did later. Time plays no part, so the numbers compare with those of no other protocol, "
+    "and those of a live system are lower.",
     "synthetic": "Numbers on synthetic data show that the method works where text and taste carry signal by "
     "construction. They say nothing about real users.",
     "cold": "An item that had no interactions in training is hardly ever recommended, and an item that is not in "
@@ -118,7 +125,10 @@ def write_card(
                 f"the result of {name!r} on {result.domain!r} is of a model with {result.parameters} parameters, but "
                 f"this one has {description['parameters']}. Give only results of the domains that this model serves."
             )
-    metadata = front_matter(name, own, base_model, datasets or {}, license, distilled=bool(methods))
+    sequential = not isinstance(model, UserRecommender)
+    metadata = front_matter(
+        name, own, base_model, datasets or {}, license, distilled=bool(methods), sequential=sequential
+    )
     card = ModelCard(
         _environment()
         .from_string(resources.files(__package__).joinpath("model_card.jinja").read_text(encoding="utf-8"))
@@ -131,7 +141,8 @@ def write_card(
             pretrained_on=pretrained_on,
             methods=[_settings(method) for method in methods],
             repository=Markup(repository),
-            example=Markup(_example(model)),
+            example=Markup(_example(model.catalogue, 3, "an item id")),
+            user=Markup(_example(model.users, 1, "a user id")),
             results=Markup(table(results, ks, escape=plain)) if results else None,
             data=data,
             training=training or {},
@@ -154,10 +165,10 @@ def _environment() -> Environment:
     )
 
 
-def _example(model: RecommenderModel) -> str:
-    """Item ids for the code example; only such as can stand in code."""
-    ids = [item for item in (model.item_ids if model.catalogue else ()) if SIMPLE_ID.fullmatch(item)]
-    return ", ".join(json.dumps(item, ensure_ascii=False) for item in ids[:3]) or '"an item id"'
+def _example(catalogue: Catalogue | None, count: int, instead: str) -> str:
+    """Ids for the code example; only such as can stand in code."""
+    ids = [name for name in (catalogue.item_ids if catalogue else ()) if SIMPLE_ID.fullmatch(name)]
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name in ids[:count]) or f'"{instead}"'
 
 
 def _settings(method: Method) -> dict[str, str]:
@@ -168,16 +179,20 @@ def _settings(method: Method) -> dict[str, str]:
 
 def _describe(model: RecommenderModel) -> dict[str, Any]:
     head = f", head {model.config.head}" if isinstance(model, MultiHeadRecommender) else ""
+    knows = isinstance(model, UserRecommender)
+    users = {"num_users": model.config.num_users, "unknown_users": model.unknown_users} if knows else {}
     return {
         "type": f"{type(model).__name__}{head}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_items": model.config.num_items,
         "max_length": model.config.max_position_embeddings,
+        "knows_users": knows,
+        **users,
     }
 
 
 def _limits(results: Sequence[Result], methods: Sequence[Method], pretrained: bool) -> list[str]:
-    wanted = [key for key in ("loo", "temporal") if any(result.protocol == key for result in results)]
+    wanted = [key for key in PROTOCOLS if any(result.protocol == key for result in results)]
     wanted += ["synthetic"] if any("synthetic" in result.data.lower() for result in results) else []
     wanted += ["zero_shot"] if pretrained and results else []
     wanted += ["content", "popular_teacher"] if pretrained else ["cold", "popular"]

@@ -15,9 +15,9 @@ from ..config import ModelConfig
 from ..data.stream import Block
 from ..data.stream_rows import whole
 from ..evaluation.stream import StreamMatrix, block_metrics
-from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
+from .content import content_of, new_learner
 from .fit import FitConfig, fit
 from .learning import distil, learn
 from .ledger import Ledger
@@ -115,7 +115,7 @@ class Chain:
         seed, metric = self.config.seed, self.config.metric
         if how.afresh:
             block = whole(blocks, max_length=self.config.blocks.max_length)
-            model = new_model(block, self.new, "model", seed)
+            model = new_learner(block, blocks, self.new, self.config, "model", seed)
             if how.taught:
                 teachers = {name: chain.model(len(blocks) - 1) for name, chain in self.teachers.items()}
                 noted = distil(model, block, block.train, teachers, self.config, folder / "run")
@@ -129,7 +129,9 @@ class Chain:
             stage = replace(self.stage, methods=how.methods, weights=how.weights)
             length = self.config.blocks.max_length
             train = whole(blocks, keep=how.buffer, seed=seed, max_length=length).train if how.buffer else None
-            noted = learn(model, blocks, self.config, stage, {}, folder / "run", init=how.init, train=train)
+            content = content_of(blocks[-1:], self.new, self.config, "model")
+            given: dict[str, Any] = {"init": how.init, "content": content, "train": train}
+            noted = learn(model, blocks, self.config, stage, {}, folder / "run", **given)
         PartialState().wait_for_everyone()  # who may still read the best checkpoint
         if PartialState().is_main_process:
             model.save_pretrained(folder)

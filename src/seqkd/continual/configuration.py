@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from ..config import ModelConfig, make
+from ..config import ImageConfig, ModelConfig, TeacherConfig, TextConfig, make
 from ..errors import ConfigError
 from ..pipeline.kinds import KINDS
 from .fit import FitConfig, methods_of
@@ -55,7 +55,8 @@ class ContinualConfig:
     """A student and its teachers on a stream; the defaults are those of configs/ccd/yelp_mf.yaml, which are measured.
 
     Args:
-        student, teachers: the models, by name.
+        student, teachers: the models, by name. Teachers may read what blocks tell about their items (UniSRec), and
+            then start from a `pretrained` one; of the other fields of `TeacherConfig` none but `text` is read.
         base: how teachers are trained on the base block.
         generate: how a fresh student is distilled from the teachers after each block.
         update_student, update_teacher: how either learns a block; `replay` among the methods rehearses earlier users.
@@ -73,12 +74,13 @@ class ContinualConfig:
         margin: share of the metric by which an updated student may fall below the frozen one, in the mean over all
             blocks so far, before the update is refused.
         seed: of everything.
+        text, images: how teachers read items.
     """
 
     student: ModelConfig = field(default_factory=lambda: ModelConfig("mf", {"hidden_size": 8}))
-    teachers: dict[str, ModelConfig] = field(
+    teachers: dict[str, TeacherConfig] = field(
         default_factory=lambda: {
-            "lightgcn": ModelConfig("lightgcn", {"hidden_size": 128, "num_layers": 2, "reg_weight": 0.0})
+            "lightgcn": TeacherConfig("lightgcn", {"hidden_size": 128, "num_layers": 2, "reg_weight": 0.0})
         }
     )
     base: FitConfig = field(default_factory=_base)
@@ -101,17 +103,12 @@ class ContinualConfig:
     blocks: BlockConfig = field(default_factory=BlockConfig)
     margin: float = 0.1
     seed: int = 0
+    text: TextConfig = field(default_factory=TextConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
 
     def __post_init__(self) -> None:
-        if not self.teachers:
-            raise ConfigError("there is no teacher. Add one, e.g. teachers: {lightgcn: {type: lightgcn}}.")
-        for where, model in {"student": self.student, **{f"teachers.{n}": t for n, t in self.teachers.items()}}.items():
-            if model.type not in KINDS or KINDS[model.type].content is not None:
-                able = sorted(kind for kind in KINDS if KINDS[kind].content is None)
-                raise ConfigError(f"{where}.type must be one of {able}, got {model.type!r}.")
-            if model.training:
-                raise ConfigError(f"{where}.training does nothing: every stage has its own, e.g. base.training.")
         self.cutoffs = list(self.cutoffs)
+        self._check_models()
         self._check_methods()
         if self.init not in get_args(Init):
             raise ConfigError(f"init must be one of {get_args(Init)}, got {self.init!r}.")
@@ -127,6 +124,29 @@ class ContinualConfig:
         for name, least in (("neighbours", 1), ("rehearsed", 1), ("list_length", 1), ("avoided", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def _check_models(self) -> None:
+        if not self.teachers:
+            raise ConfigError("there is no teacher. Add one, e.g. teachers: {lightgcn: {type: lightgcn}}.")
+        without = sorted(kind for kind in KINDS if KINDS[kind].content is None)
+        if self.student.type not in without:
+            raise ConfigError(f"student.type must be one of {without}, got {self.student.type!r}.")
+        if self.student.training:
+            raise ConfigError("student.training does nothing: every stage has its own, e.g. base.training.")
+        for name, teacher in self.teachers.items():
+            if teacher.type not in KINDS:
+                raise ConfigError(f"teachers.{name}.type must be one of {sorted(KINDS)}, got {teacher.type!r}.")
+            for unread in ("training", "members", "pretraining", "stage", "folds"):
+                if getattr(teacher, unread) != getattr(TeacherConfig(), unread):
+                    raise ConfigError(
+                        f"teachers.{name}.{unread} does nothing on a stream, where every stage has its own training, "
+                        "e.g. base.training, and members are teachers of their own. Leave it out."
+                    )
+            if teacher.pretrained is not None and teacher.type in without:
+                raise ConfigError(
+                    f"teachers.{name}: a {teacher.type} knows items by their ids, so that a pre-trained one knows "
+                    "none of this stream. Take one that reads texts, e.g. unisrec, or leave `pretrained` out."
+                )
 
     def _check_methods(self) -> None:
         """What would otherwise fail only after teachers are trained, or not at all."""
@@ -172,7 +192,10 @@ class ContinualConfig:
         if "student" in made:
             made["student"] = make(ModelConfig, made["student"], "student")
         if "teachers" in made:
-            made["teachers"] = {n: make(ModelConfig, t, f"teachers.{n}") for n, t in made["teachers"].items()}
+            made["teachers"] = {n: make(TeacherConfig, t, f"teachers.{n}") for n, t in made["teachers"].items()}
+        for name, kind in (("text", TextConfig), ("images", ImageConfig)):
+            if name in made:
+                made[name] = make(kind, made[name], name)
         for stage in STAGES:
             if stage in made:
                 made[stage] = make(FitConfig, made[stage], stage)

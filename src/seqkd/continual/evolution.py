@@ -13,63 +13,36 @@ one when it is as good on the validation of all blocks.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from accelerate import PartialState
-from datasets import DatasetDict
-from transformers import AutoModel
 
 from ..data.stream import Block, check_stream
-from ..data.stream_cut import next_block
 from ..errors import ConfigError, DataError, SeqKDError
 from ..evaluation.consensus import consensus_metrics
-from ..evaluation.stream import StreamMatrix, block_metrics
+from ..evaluation.stream import block_metrics
 from ..pipeline.kinds import KINDS
-from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_configuration import UserRecommenderConfig
-from .configuration import FILE_NAME, ContinualConfig
+from .content import check_content, content_of, new_learner
 from .fit import fit, part_of, require_sets
 from .learning import Source, distil, learn
-from .ledger import COST, Ledger
-from .measured import matrices, write_metrics
+from .measured import write_metrics
 from .proxies import follow
 from .rehearsal import rows_of_everyone
-from .report import SLICES, write_report
+from .run import Run
 
-REFUSED = "refused.json"
 VALID = "valid"  # what a stage notes of its student: the metric on validation of each block
 
 
-class Evolution:
-    """A run on a stream, kept in a folder; whoever opens it again goes on where it is.
+class Evolution(Run):
+    """The loop: every block is learned in stages, each kept in the folder of the run as soon as it is complete.
 
-    Args:
-        folder: of the run.
-        config: of a new run; one that was begun goes on with its own.
-
-    Raises:
-        ConfigError: there is neither a run nor a configuration, or they differ.
+    Whoever opens the folder again goes on where it is; see `Run` for its arguments.
     """
-
-    def __init__(self, folder: str | os.PathLike, config: ContinualConfig | None = None) -> None:
-        self.folder = Path(folder)
-        begun = ContinualConfig.load(self.folder) if (self.folder / FILE_NAME).exists() else None
-        if begun is None and config is None:
-            raise ConfigError(f"there is no run in {self.folder} yet. Give a configuration, e.g. ContinualConfig().")
-        if begun is not None and config not in (None, begun):
-            raise ConfigError(f"the run in {self.folder} was begun with another configuration. Take another folder.")
-        self.config: ContinualConfig = begun or config  # type: ignore[assignment]
-        if begun is None and PartialState().is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.config.save(self.folder)
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -112,8 +85,8 @@ class Evolution:
         run("measured", lambda folder: self._measure(blocks, folder))  # last: what is measured is learned
 
     def _train_teacher(self, name: str, blocks: list[Block], folder: Path) -> dict[str, Any]:
-        seed, metric = self._seed(name), self.config.metric
-        model = new_model(blocks[0], self.config.teachers[name], f"teachers.{name}.model", seed)
+        seed, metric, where = self._seed(name), self.config.metric, f"teachers.{name}"
+        model = new_learner(blocks[0], blocks, self.config.teachers[name], self.config, where, seed)
         noted = fit(model, blocks[0], self.config.base, folder / "run", seed=seed, metric=metric)
         return self._saved(model, folder, noted)
 
@@ -126,8 +99,11 @@ class Evolution:
         config, block, k = self.config, blocks[-1], len(blocks) - 1
         rows = rows_of_everyone(blocks) if config.teach_everyone and config.generate.methods else block.train
         teachers = {name: self.model(k, f"teachers/{name}") for name in config.teachers}
-        fresh = config.fresh or k == 0
-        student = new_model(block, config.student, "student.model", config.seed) if fresh else self.model(k, "student")
+        student = (
+            new_learner(block, blocks, config.student, config, "student", config.seed)
+            if config.fresh or k == 0
+            else self.model(k, "student")
+        )
         noted = distil(student, block, rows, teachers, config, folder / "run")
         return self._saved(student, folder, {**noted, VALID: self._on_validation(student, block, blocks)})
 
@@ -147,7 +123,9 @@ class Evolution:
         k = len(blocks) - 1
         teacher = self.model(k - 1, f"teachers/{name}")
         sources = {**self._proxies(blocks), "student": Source(self.model(k, "student"), blocks[k])}
-        noted = learn(teacher, blocks, self.config, self.config.update_teacher, sources, folder / "run")
+        content = content_of(blocks[k:], self.config.teachers[name], self.config, f"teachers.{name}")
+        stage = self.config.update_teacher
+        noted = learn(teacher, blocks, self.config, stage, sources, folder / "run", content=content)
         return self._saved(teacher, folder, noted)
 
     # ---- parts of it ------------------------------------------------------------------------------------------
@@ -160,7 +138,8 @@ class Evolution:
 
     def _require_next(self, blocks: list[Block]) -> None:
         """Raises:
-        DataError: the last of the blocks does not follow the others, or is not the one that was begun.
+        DataError: the last of the blocks does not follow the others, is not the one that was begun, or does not tell
+            what teachers read about new items.
         ConfigError: it is none for models that know users, or too small for what is to be measured.
         """
         block, k = blocks[-1], len(blocks) - 1
@@ -182,6 +161,7 @@ class Evolution:
                 f"cutoffs {self.config.cutoffs} of {len(block.catalogue)} items say nothing. Give smaller ones in a "
                 "new run."
             )
+        check_content(blocks, self.config)
 
     def _no_worse(self, student: RecommenderModel, blocks: list[Block]) -> list[float]:
         """The student's metric on validation of each block.
@@ -226,92 +206,6 @@ class Evolution:
         if PartialState().is_main_process:
             write_metrics(folder, told)
 
-    def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
-        """Save what a stage made, without the checkpoints on the way."""
-        PartialState().wait_for_everyone()  # who may still read the best checkpoint
-        if PartialState().is_main_process:
-            model.save_pretrained(folder)
-            shutil.rmtree(folder / "run", ignore_errors=True)
-        return noted
-
-    def _serve(self, k: int, stage: str) -> None:
-        """Put a student where the last good one is."""
-        if PartialState().is_main_process:
-            fresh, old = self.folder / "student.new", self.folder / "student.old"
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(self.folder / str(k) / stage, fresh, ignore=shutil.ignore_patterns(COST))
-            shutil.rmtree(old, ignore_errors=True)
-            if (self.folder / "student").exists():
-                os.replace(self.folder / "student", old)
-            os.replace(fresh, self.folder / "student")
-            shutil.rmtree(old, ignore_errors=True)
-        PartialState().wait_for_everyone()
-
-    def _refuse(self, k: int, error: SeqKDError) -> None:
-        place, state = self.folder / f"{k}.refused", PartialState()
-        if state.is_main_process and (self.folder / str(k)).exists():
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(self.folder / str(k), place)
-            (place / REFUSED).write_text(json.dumps({"block": k, "why": str(error)}, indent=2), encoding="utf-8")
-        state.wait_for_everyone()
-
     def _seed(self, name: str) -> int:
         """Of a teacher: those that are alike differ by it."""
         return self.config.seed + list(self.config.teachers).index(name)
-
-    # ---- what is there ----------------------------------------------------------------------------------------
-
-    def ledger(self, k: int) -> Ledger:
-        """The stages of a block."""
-        return Ledger(self.folder / str(k))
-
-    @property
-    def blocks(self) -> list[Block]:
-        """Those that were learned, in order."""
-        return [Block.load(folder / "block") for folder in self._learned()]
-
-    def _learned(self) -> Iterator[Path]:
-        k = 0
-        while (self.folder / str(k) / "measured").exists():
-            yield self.folder / str(k)
-            k += 1
-
-    def matrices(self, metric: str = "recall@20") -> dict[str, StreamMatrix]:
-        """a[k][i] on the test parts, of every kind of model that there is after each block."""
-        return matrices([k / "measured" for k in self._learned()], metric)
-
-    def next_block(self, market: DatasetDict) -> Block:
-        """New interactions as the next block, cut as `config.blocks` says; see `seqkd.next_block`."""
-        return next_block(self.blocks, market, seed=self.config.seed, **vars(self.config.blocks))
-
-    def report(self, metric: str | None = None) -> str:
-        """Write `report.md`, `stream.json` and `stream.png` to the folder, and return the first.
-
-        Raises:
-            ConfigError: no block has been learned yet.
-        """
-        metric = metric or self.config.metric
-        folders = list(self._learned())
-        if not folders:
-            raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
-        names = {"student": "student, at once", "generated": "student, distilled"}
-        names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
-        names |= {"teachers": "teachers together"}
-        runs = {names[stage]: [matrix] for stage, matrix in self.matrices(metric).items()}
-        slices = {f"{which}/{metric}": self.matrices(f"{which}/{metric}") for which in SLICES}
-        return write_report(
-            self.folder,
-            runs,
-            {"this run": [Ledger(folder).costs() for folder in folders]},
-            slices={of: {"student": [told["student"]]} for of, told in slices.items()},
-            title=f"{self.config.student.type} taught by {', '.join(self.config.teachers)}",
-        )
-
-    def model(self, k: int, stage: str) -> RecommenderModel:
-        """A model as it was after a block: `student`, `generated`, `stability`, `plasticity` or `teachers/<name>`."""
-        return AutoModel.from_pretrained(self.folder / str(k) / stage).eval()
-
-    @property
-    def student(self) -> RecommenderModel:
-        """The last student that was accepted: the one to serve."""
-        return AutoModel.from_pretrained(self.folder / "student").eval()

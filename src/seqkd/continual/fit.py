@@ -21,6 +21,7 @@ from ..evaluation.stream import asks_for_sets
 from ..knowledge import Knowledge
 from ..method import Method
 from ..methods import METHODS
+from ..pipeline.teachers import callbacks_of
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
 from ..trainer import DistillationTrainer
@@ -161,7 +162,7 @@ def fit(
     per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = -(-len(cast(Sized, model.training_rows(train))) // per_step)
     arguments.eval_steps = arguments.save_steps = max(config.every * steps, 1)
-    looks = [EarlyStoppingCallback(config.patience), _LastLook()]
+    looks = [_LastLook(), *callbacks_of(model), EarlyStoppingCallback(config.patience)]
     trainer = DistillationTrainer(distiller, arguments, train, part_of(block, "valid", block, model), looks)
     trainer.remove_callback(PrinterCallback)  # a stage is a line of the run's log, see `Ledger`
     start = trainer.evaluate()[f"eval_{metric}"]

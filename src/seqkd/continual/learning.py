@@ -35,9 +35,12 @@ class Source(NamedTuple):
     block: Block
 
 
-def extend(model: RecommenderModel, block: Block, config: ContinualConfig, *, init: str | None = None) -> None:
-    """Grow a model to a block, in place: its tables, and its graph where it has one."""
-    grow(model, block, init=init or config.init, neighbours=config.neighbours, seed=config.seed)  # type: ignore[arg-type]
+def extend(
+    model: RecommenderModel, block: Block, config: ContinualConfig, *, init: str | None = None, content: Any = None
+) -> None:
+    """Grow a model to a block, in place: its tables, and its graph where it has one; see `grow`."""
+    chosen: Any = init or config.init
+    grow(model, block, init=chosen, neighbours=config.neighbours, seed=config.seed, content=content)
     if isinstance(model, EdgeRecommender):
         renew_edges(model, torch.from_numpy(block_edges(block)), config.graph, decay=config.decay)
 
@@ -51,6 +54,7 @@ def learn(
     folder: Path,
     *,
     init: str | None = None,
+    content: Any = None,
     train: Dataset | None = None,
 ) -> dict[str, Any]:
     """Update a model, in place, by the last of `blocks`; it has been grown to the one before.
@@ -60,7 +64,7 @@ def learn(
             want knowledge otherwise hear the model itself about the block, as it is before it trains (learning without
             forgetting, Li and Hoiem 2016).
         folder: where checkpoints go while it trains.
-        init: of new rows, instead of the configuration's.
+        init: of new rows, instead of the configuration's; content: of new items, for a model that reads it.
         train: what is trained on instead of the block's training part.
 
     Returns:
@@ -71,7 +75,7 @@ def learn(
     if "lwc_kd" in stage.methods:
         keep = make(LWCKDConfig, stage.methods["lwc_kd"], "methods.lwc_kd")
         methods["lwc_kd"] = LWCKD(keep, copy.deepcopy(model), torch.from_numpy(block_edges(before)))
-    extend(model, block, config, init=init)
+    extend(model, block, config, init=init, content=content)
     told: dict[str, Knowledge] = {}
     avoid = None
     if "replay" in stage.methods:

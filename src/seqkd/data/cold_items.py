@@ -44,11 +44,16 @@ def hide_items(split: Split, share: float = 0.1, seed: int = 0) -> HiddenItems:
     """Hide a share of the items that any part asks for, each as likely, however often it was bought.
 
     Raises:
-        ConfigError: `share` does not lie between 0 and 1.
+        ConfigError: `share` does not lie between 0 and 1, or the split asks for sets (`ratio_split`).
         DataError: so few items are hidden that no test query asks for one after a history.
     """
     if not 0 < share < 1:
         raise ConfigError(f"share is the part of the items to hide, between 0 and 1, got {share}.")
+    if split.protocol.startswith("ratio"):
+        raise ConfigError(
+            f"a split by {split.protocol} asks for sets, which have no order, but hidden items are asked for one by "
+            "one, each after the items before it. Split with leave_one_out or temporal."
+        )
     num_items = len(split.catalogue)
     parts = {name: SequenceDataset(split.part(name), num_items) for name in PARTS}
     users = {name: split.part(name)[USER_ID] for name in PARTS}

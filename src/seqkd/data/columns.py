@@ -17,6 +17,7 @@ FEATURE_COLUMNS = (TEXT_FEATURES, IMAGE_FEATURES)
 INTERACTION_COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP, DOMAIN, RATING, SPLIT)
 ITEM_COLUMNS = (ITEM_ID, DOMAIN, *TEXT_COLUMNS, *FEATURE_COLUMNS)
 PARTS = ("train", "valid", "test")
+PROTOCOLS = ("loo", "temporal", "preset", "ratio")  # how parts are cut: see `splits.split_by`
 
 
 @dataclass(frozen=True)

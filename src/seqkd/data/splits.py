@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from ..errors import ConfigError, DataError
-from .columns import DOMAIN, INTERACTIONS, ITEM_ID, ITEMS, PARTS, SPLIT
+from .columns import DOMAIN, INTERACTIONS, ITEM_ID, ITEMS, PARTS, PROTOCOLS, SPLIT
 from .histories import Histories, Windows, rows
 from .interactions import Source, by_domain, load_interactions, table_of
 from .kcore import k_core
@@ -36,6 +36,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 TRAIN, VALID, TEST = range(3)
 QUERIES = ("positions", "users")
+RATIOS = (0.6, 0.2, 0.2)  # those of the protocol `ratio`
 
 
 def leave_one_out(market: DatasetDict, *, max_length: int = 50, queries: str = "positions") -> Split:
@@ -92,8 +93,8 @@ def preset(market: DatasetDict, *, max_length: int = 50, queries: str = "positio
     """The split that the data brings in its column `split`; within a user train is before valid, valid before test."""
     if SPLIT not in market[INTERACTIONS].column_names:
         raise DataError(
-            f"the interactions have no column 'split', but {market[INTERACTIONS].column_names}. Use leave_one_out "
-            "or temporal."
+            f"the interactions have no column 'split', but {market[INTERACTIONS].column_names}. Use leave_one_out, "
+            "temporal or ratio_split."
         )
     log = Histories.of(market, by_part=True)
     return _cut(log, log.part, "preset", max_length, queries, {})
@@ -102,15 +103,18 @@ def preset(market: DatasetDict, *, max_length: int = 50, queries: str = "positio
 def ratio_split(
     market: DatasetDict,
     *,
-    ratios: Sequence[float] = (0.6, 0.2, 0.2),
+    ratios: Sequence[float] = RATIOS,
     max_length: int = 50,
     queries: str = "users",
     seed: int = 0,
 ) -> Split:
     """The interactions of each user fall at random into training, validation and test, whatever their time.
 
-    The protocol `ratio` of the literature on sets (60/20/20, 8/1/1): it leaks the future, of the user himself too, so
-    its numbers compare with `loo` and `temporal` in nothing. A repeated interaction counts once, the first time.
+    The protocol of the literature on sets: it leaks the future, of the user himself too, so its numbers compare with
+    `loo` and `temporal` in nothing. A repeated interaction counts once, the first time.
+
+    `Split.protocol` is `ratio` for 60/20/20, and names other shares, e.g. `ratio 0.8/0.1/0.1`: their numbers do not
+    compare with those of `ratio`, and a `Result` takes the latter only.
 
     Args:
         ratios: shares of the three parts, 1 together. What is held out is rounded down, `floor(n share)` of a user
@@ -135,7 +139,8 @@ def ratio_split(
     part = np.where(place < length - valid - test, TRAIN, np.where(place < length - test, VALID, TEST))
     order = np.lexsort((part, log.user))  # stable: by time within a part
     only_train = int((np.bincount(log.user[part != TRAIN], minlength=len(log.users)) == 0).sum())
-    return _cut(log.take(order), part[order], "ratio", max_length, queries, {"users_only_in_train": only_train})
+    protocol = "ratio" if np.allclose(ratios, RATIOS) else "ratio " + "/".join(f"{share:g}" for share in ratios)
+    return _cut(log.take(order), part[order], protocol, max_length, queries, {"users_only_in_train": only_train})
 
 
 def _point(value: int | float, time: np.ndarray) -> int:
@@ -148,12 +153,25 @@ def _point(value: int | float, time: np.ndarray) -> int:
     return value
 
 
-def split_by(market: DatasetDict, protocol: str, *, max_length: int = 50, queries: str = "positions") -> Split:
-    """Split by the name of a protocol: `loo`, `temporal` or `preset`."""
-    protocols = {"loo": leave_one_out, "temporal": temporal, "preset": preset}
-    if protocol not in protocols:
-        raise ConfigError(f"there is no protocol {protocol!r}; choose one of {list(protocols)}.")
-    return protocols[protocol](market, max_length=max_length, queries=queries)
+def split_by(market: DatasetDict, protocol: str, *, max_length: int = 50, queries: str | None = None) -> Split:
+    """Split by the name of a protocol: `loo`, `temporal`, `preset`, or `ratio` (60/20/20, with seed 0).
+
+    Args:
+        max_length, queries: as in `leave_one_out`; `queries` are by default `users` in `ratio`, else `positions`.
+
+    Raises:
+        ConfigError: there is no such protocol. Others as of the protocol's own function.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"there is no protocol {protocol!r}; choose one of {PROTOCOLS}.")
+    protocols: dict[str, Callable[..., Split]] = {
+        "loo": leave_one_out,
+        "temporal": temporal,
+        "preset": preset,
+        "ratio": ratio_split,
+    }
+    asked = {} if queries is None else {"queries": queries}
+    return protocols[protocol](market, max_length=max_length, **asked)
 
 
 def load_markets(sources: Source | Sequence[Source], *, min_interactions: int = 0) -> dict[str, DatasetDict]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset
 
@@ -22,7 +21,7 @@ from .columns import ITEM_ID, PARTS
 from .interactions import table_of
 from .split import Split
 
-META, USERS, LOG = "block.json", "user_ids.json", "log.parquet"
+META, USERS, LOG, NEW_ITEMS = "block.json", "user_ids.json", "log.parquet", "items.parquet"
 USER, ITEM, PART = "user", "item", "part"  # columns of a block's log
 TRAIN, VALID, TEST = range(len(PARTS))
 DROPPED = -1
@@ -31,6 +30,10 @@ DROPPED = -1
 def _no_log() -> Dataset:
     kinds = {USER: pa.int32(), ITEM: pa.int32(), PART: pa.int8()}
     return Dataset(pa.table({name: pa.array([], kind) for name, kind in kinds.items()}))
+
+
+def _no_items() -> Dataset:
+    return Dataset(pa.table({ITEM_ID: pa.array([], pa.string())}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,8 @@ class Block(Split):
         known_items, known_users: what earlier blocks name: new ones are numbered from there on.
         log: this block's interactions in order: internal `user` and `item`, `part` (place in `PARTS`, -1: dropped by
             the split) and, where times are known, `timestamp`. What later blocks read of this one.
+        items: what is told about the items that are new in this block, texts or vectors: row i is of item
+            `known_items + 1 + i`. Empty where the stream tells nothing (CCD's).
     """
 
     everyone: Catalogue = field(default_factory=lambda: Catalogue([]))
@@ -57,6 +62,7 @@ class Block(Split):
     known_items: int = 0
     known_users: int = 0
     log: Dataset = field(default_factory=_no_log)
+    items: Dataset = field(default_factory=_no_items)
 
     @property
     def users(self) -> Catalogue:  # type: ignore[override]
@@ -105,11 +111,13 @@ class Block(Split):
         return {name: getattr(self, name) for name in ("number", "known_items", "known_users")}
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write what `Split.save` writes, `user_ids.json`, `log.parquet` and, last, `block.json`."""
+        """Write what `Split.save` writes, `user_ids.json`, `log.parquet`, perhaps `items.parquet`, and `block.json`."""
         self._rows.save(folder)
         path = Path(folder)
         self.everyone.save(path, USERS)
         pq.write_table(table_of(self.log).replace_schema_metadata(None), path / LOG)
+        if len(self.items):
+            pq.write_table(table_of(self.items).replace_schema_metadata(None), path / NEW_ITEMS)
         (path / META).write_text(json.dumps(self._place | {"fingerprint": self.fingerprint}), encoding="utf-8")
 
     @classmethod
@@ -124,7 +132,9 @@ class Block(Split):
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             told = meta.pop("fingerprint")
             rows = {each.name: getattr(split, each.name) for each in fields(Split)}
-            block = cls(**rows, everyone=Catalogue.load(path / USERS), log=Dataset(pq.read_table(path / LOG)), **meta)
+            log = Dataset(pq.read_table(path / LOG))
+            items = Dataset(pq.read_table(path / NEW_ITEMS)) if (path / NEW_ITEMS).exists() else _no_items()
+            block = cls(**rows, everyone=Catalogue.load(path / USERS), log=log, items=items, **meta)
         except (OSError, pa.ArrowException, json.JSONDecodeError, CheckpointError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} holds a split, but no complete block of a stream ({error}). Make it again with Block.save."
@@ -134,6 +144,9 @@ class Block(Split):
                 f"{path}: the files give the fingerprint {block.fingerprint[:12]}, but {META} says {told[:12]}. Some "
                 "files are of another block; make it again."
             )
+        new = block.catalogue.item_ids[block.known_items :]
+        if len(items) and tuple(items[ITEM_ID][:]) != new:
+            raise DataError(f"{path}: {NEW_ITEMS} is not about the new items of this block. Make it again.")
         return block
 
 
@@ -166,23 +179,3 @@ def check_stream(blocks: Sequence[Block]) -> None:
                 f"block {number} is of {block.domain!r}, {block.protocol}, but block {number - 1} of "
                 f"{before.domain!r}, {before.protocol}. Give blocks of one stream, split in one way."
             )
-
-
-def items_of(block: Block, items: Dataset) -> Dataset:
-    """The rows of an item table in the order of the block's catalogue: row i is item i + 1.
-
-    Args:
-        items: `market["items"]`; of several markets, the tables one below the other.
-
-    Raises:
-        DataError: an item of the block has no row.
-    """
-    table = table_of(items).combine_chunks()
-    at = pc.index_in(pa.array(block.catalogue.item_ids), value_set=table[ITEM_ID].combine_chunks())
-    if at.null_count:
-        missing = [block.catalogue.item_ids[row] for row in np.flatnonzero(at.is_null().to_numpy(False))[:5]]
-        raise DataError(
-            f"{at.null_count} of {len(at)} items have no row in this item table, first {missing}. Give the tables of "
-            "all blocks, one below the other."
-        )
-    return Dataset(table.take(at).combine_chunks())

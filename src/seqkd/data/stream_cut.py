@@ -6,15 +6,16 @@ The random split leaks the future within a block, the temporal one does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from ..catalogue import Catalogue
 from ..errors import ConfigError, DataError
-from .columns import DOMAIN, INTERACTIONS, ITEM_ID, TIMESTAMP, USER_ID
+from .columns import DOMAIN, INTERACTIONS, ITEM_ID, ITEMS, TIMESTAMP, USER_ID
 from .interactions import table_of
 from .stream import DROPPED, ITEM, PART, TRAIN, USER, Block, check_stream
 from .stream_parts import random_parts, temporal_parts
@@ -72,7 +73,8 @@ def cut_stream(
     stream: list[Block] = []
     for start, stop in zip([0, *starts], [*starts, len(time)], strict=True):
         log = table.slice(start, stop - start)
-        stream.append(_next(stream, log, split, queries, max_length, held_out, seed))
+        block = _next(stream, log, split, queries, max_length, held_out, seed)
+        stream.append(_with_items(block, market))
     return stream
 
 
@@ -90,8 +92,8 @@ def next_block(
 
     Args:
         earlier: all blocks so far, in order; none begins a stream.
-        market: the new interactions, one domain, as `load_interactions` gives them. Texts and features stay in its
-            item table, see `items_of`.
+        market: the new interactions, one domain, as `load_interactions` gives them, and what its item table tells
+            about new items.
         split: `temporal`, one point in time per block; or `random`, the paper's (see `stream_parts`).
         queries: `users`, what does a user want, whatever the order (MF, LightGCN): a repeated interaction counts once,
             the first time; or `positions`, what comes next in a history over all blocks (SASRec). What is dropped is
@@ -104,10 +106,10 @@ def next_block(
     Raises:
         ConfigError: a setting does not exist or lies outside its range.
         DataError: `earlier` is no stream, or of another domain or split; the log is empty, was fed before, has no
-            times, or leaves nothing to train or to ask.
+            times, or leaves nothing to train or to ask; or a new item has no row in the item table.
     """
     check_stream(earlier)
-    return _next(earlier, _in_order(market), split, queries, max_length, held_out, seed)
+    return _with_items(_next(earlier, _in_order(market), split, queries, max_length, held_out, seed), market)
 
 
 def _next(
@@ -153,6 +155,21 @@ def _next(
         earlier, log, catalogue, everyone,
         split=split, queries=queries, domain=domain, max_length=max_length, report=report,
     )  # fmt: skip
+
+
+def _with_items(block: Block, market: DatasetDict) -> Block:
+    """With the rows of the market's item table, where it has one, about what is new in the block."""
+    if ITEMS not in market:
+        return block
+    table, new = table_of(market[ITEMS]).combine_chunks(), block.catalogue.item_ids[block.known_items :]
+    at = pc.index_in(pa.array(new, pa.string()), value_set=table[ITEM_ID].combine_chunks())
+    if at.null_count:
+        missing = [new[row] for row in np.flatnonzero(at.is_null().to_numpy(False))[:5]]
+        raise DataError(
+            f"{at.null_count} of {len(at)} new items of block {block.number} have no row in the item table, first "
+            f"{missing}. Add their rows, or make the market with load_interactions, which leaves their texts empty."
+        )
+    return replace(block, items=Dataset(table.take(at).combine_chunks()))
 
 
 def _late(earlier: Sequence[Block], time: np.ndarray) -> int:

@@ -37,6 +37,11 @@ class Ranks:
     largest_set: int = 0
     rows: np.ndarray | None = None
 
+    @property
+    def num_queries(self) -> int:
+        """How many were asked: for one target each, or for a set."""
+        return len(self.ranks) if self.set_sizes is None else round(float((1 / self.set_sizes).sum()))
+
     def histogram(self) -> torch.Tensor:
         """`(depth+1,)` counts, of sets `(largest_set+1, depth+1)`; integers, so that sums over processes are exact."""
         if self.set_sizes is None:

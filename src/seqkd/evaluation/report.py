@@ -15,6 +15,8 @@ PROTOCOLS = {
     "loo": "leave-one-out (last item of each user for test, the one before for valid)",
     "temporal": "global temporal split",
     "preset": "the split that the data brings",
+    "ratio": "random 60/20/20 of each user, as sets (what is put aside of a user, whatever its time, is asked for at "
+    "once; Recall and NDCG are means over users)",
 }
 HISTORIES = {
     "masked": "history masked (items a user already has are not ranked)",
@@ -110,6 +112,11 @@ def domain_name(result: Result) -> str:
 def setting(result: Result) -> str:
     """The protocol in words."""
     return f"{result.split} split, {PROTOCOLS[result.protocol]}, full catalogue, {HISTORIES[result.history]}."
+
+
+def protocol_title(result: Result) -> str:
+    """The protocol in few words, for a heading."""
+    return PROTOCOLS[result.protocol].partition(" (")[0]
 
 
 def pretty(metric: str) -> str:

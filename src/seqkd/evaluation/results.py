@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.columns import PROTOCOLS
 from ..errors import DataError
 from ..teaching.teacher_weights import STATISTICS
 
@@ -19,7 +20,7 @@ ROLES = ("teacher", "student", "distilled")
 WORDS = {
     "role": ROLES,
     "split": ("valid", "test"),
-    "protocol": ("loo", "temporal", "preset"),
+    "protocol": PROTOCOLS,
     "history": ("masked", "unmasked"),
 }
 METRIC = re.compile(r"(recall|ndcg|mrr)@[1-9][0-9]*")
@@ -33,15 +34,17 @@ class Result:
         model: what readers call it, e.g. "student alone"; equal names differ by seed only.
         role: `teacher`, `student` (trained alone) or `distilled`.
         data: where the interactions come from; says "synthetic" when they were generated.
-        split: `valid` or `test`. protocol: `loo` (leave-one-out), `temporal` or `preset` (the split the data brings).
+        split: `valid` or `test`. protocol: `loo` (leave-one-out), `temporal`, `preset` (the split the data brings), or
+            `ratio` (60/20/20 of each user at random, asked for as sets, see `TargetSets`).
         history: `masked` when items a user already has were taken out of the ranking, else `unmasked`.
-        metrics: e.g. `{"ndcg@10": 0.0668}`, means over queries, 0 to 1.
+        metrics: e.g. `{"ndcg@10": 0.0668}`, means over queries, 0 to 1; in `ratio` a user is one query.
         megabytes: of the saved safetensors, 10^6 bytes. ms_per_user: see `cost.measure_cost`.
         teacher_weights: how a distilled model's teachers were weighed, see `teacher_weights_of`. Files do not name
             it where it is empty.
 
     Raises:
-        DataError: a word is not one of those above, a metric has another name, or a number is not finite.
+        DataError: a word is not one of those above, a metric has another name, a number is not finite, or in `ratio`
+            users were not asked once each.
     """
 
     model: str
@@ -77,6 +80,17 @@ class Result:
             object.__setattr__(self, name, self._number(name, getattr(self, name)))
         for name in ("seed", "num_users", "num_queries", "parameters"):
             object.__setattr__(self, name, int(self._number(name, getattr(self, name))))
+        if self.protocol == "ratio":
+            self._require_sets()
+
+    def _require_sets(self) -> None:
+        """Refuse what was measured target by target: such numbers do not compare with those of sets."""
+        if self.num_queries != self.num_users or any(name.startswith("mrr") for name in self.metrics):
+            raise DataError(
+                f"{self._name()}: protocol 'ratio' asks each of the {self.num_users} users once, for a set, which has "
+                f"Recall and NDCG; here are {self.num_queries} queries and {sorted(self.metrics)}. Rank the rows of "
+                "TargetSets(split.test, num_items, split.users), with ratio_split(market, queries='users')."
+            )
 
     def _name(self) -> str:
         return f"result of {self.model!r} on {self.domain!r}, seed {self.seed}"

@@ -9,7 +9,16 @@ from typing import Any
 
 from ..errors import DataError
 from ..evaluation.cost import HOW
-from ..evaluation.report import by_protocol, domain_name, percent, pretty, relative_gain, seeds_line, setting
+from ..evaluation.report import (
+    by_protocol,
+    domain_name,
+    percent,
+    pretty,
+    protocol_title,
+    relative_gain,
+    seeds_line,
+    setting,
+)
 from ..evaluation.results import Result, Spread, Summary
 from ..files.markdown import line
 from .labels import Label, place_labels
@@ -115,8 +124,8 @@ def _gain(rows: Sequence[Summary], metric: str) -> str:
 
 
 def _title(result: Result, metric: str) -> str:
-    protocol = "leave-one-out" if result.protocol == "loo" else "temporal split"
-    return f"{pretty(metric)} against the cost of serving\n{result.split}, {protocol}, history {result.history}"
+    asked = f"{result.split}, {protocol_title(result)}, history {result.history}"
+    return f"{pretty(metric)} against the cost of serving\n{asked}"
 
 
 def _caption(rows: Sequence[Summary]) -> str:

@@ -28,7 +28,8 @@ def common_lists(
         labels: `(N,)` label of every query or `UNLABELLED`, see `labels_of`.
 
     Raises:
-        KnowledgeError: the teachers speak about different items, splits, parts or queries.
+        KnowledgeError: the teachers speak about different items, splits, parts or queries, or only some left out what
+            users have (`filter_seen`).
     """
     together = ensemble(knowledges, k=k)
     items = together.rows("query_topk", torch.arange(together.num_queries)).long()  # (N, k)

@@ -18,6 +18,7 @@ from .store.table import blank
 
 CHUNK = 16_384  # rows combined at a time,
 ENTRIES = 2**23  # or fewer, so that their lists together are no longer
+FILTER_SEEN = "filter_seen"  # the option of `export` that holds for what is combined, too
 LOWEST = torch.finfo(torch.float32).min
 LOG_IMPORTANCE: dict[str, Callable[[Tensor], Tensor]] = {  # of ranks from 0
     "exponential": lambda ranks: -ranks / 10,  # exp(-r / 10), ConCF (WWW'22) and HetComp (WWW'23)
@@ -41,10 +42,11 @@ def ensemble(
         k: M of the result, the items of highest `p`; default the longest list given.
 
     Returns:
-        `query_topk` and float32 `query_scores = log p`, not renormalised after the cut.
+        `query_topk` and float32 `query_scores = log p`, not renormalised after the cut. Whether the lists were exported
+        with `filter_seen` is said as by the teachers.
 
     Raises:
-        KnowledgeError: the teachers disagree in items, split, part or rows, or weights do not fit.
+        KnowledgeError: the teachers disagree in items, split, part, `filter_seen` or rows, or weights do not fit.
     """
     return _merged(
         "ensemble", "log probability", knowledges, weights, k, {"tau": tau},
@@ -175,7 +177,7 @@ def assemble(parts: Sequence[tuple[Knowledge, Tensor]]) -> Knowledge:
         parts: knowledge and the `(n,)` query ids taken from it; no id twice. Ids in no part stay empty.
 
     Raises:
-        KnowledgeError: the parts disagree in items, split, part or list shape, or share a query.
+        KnowledgeError: the parts disagree in items, split, part, `filter_seen` or list shape, or share a query.
     """
     teachers = [knowledge for knowledge, _ in parts]
     _require_same(teachers)
@@ -223,6 +225,13 @@ def _require_same(teachers: Sequence[Knowledge]) -> None:
             )
         if "query_topk" not in teacher.tables:
             raise KnowledgeError(f"{teacher!r} has no query_topk. Export it with tables=('query_topk',).")
+        seen, theirs = (said.source.options.get(FILTER_SEEN) for said in (first, teacher))
+        if seen != theirs:
+            raise KnowledgeError(
+                f"the lists of {first.source.teacher} have filter_seen={seen}, those of {teacher.source.teacher} "
+                f"filter_seen={theirs}: an item that a teacher may not list is none that it ranks low. Export both "
+                "alike; lists made by hand say it in Source(options={'filter_seen': ...}), and None says nothing."
+            )
 
 
 def _combined(
@@ -231,6 +240,8 @@ def _combined(
     """With what `query_scores` now are, logits of temperature 1; or as the first teacher says."""
     first = teachers[0].source
     revisions = json.dumps([how, [teacher.source.teacher_revision for teacher in teachers], options], sort_keys=True)
+    if FILTER_SEEN in first.options:  # as of all
+        options = {**options, FILTER_SEEN: first.options[FILTER_SEEN]}
     source = Source(
         teacher=f"{how}({', '.join(teacher.source.teacher for teacher in teachers)})",
         teacher_revision=hashlib.sha256(revisions.encode()).hexdigest(),

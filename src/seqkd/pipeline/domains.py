@@ -14,6 +14,7 @@ from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
 
 from ..batches.collators import SequenceDataset
+from ..batches.target_sets import TargetSets
 from ..config import KNOW_USERS, Experiment, ImageConfig, TextConfig
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..data.features import from_column, scale_rows
@@ -48,7 +49,9 @@ class Domain:
         return len(self.split.catalogue)
 
     def part(self, name: str) -> SequenceDataset:
-        return SequenceDataset(self.split.part(name), self.num_items, self.split.users)
+        """Rows to train on or to ask; of the protocol `ratio` validation and test ask each user once, for a set."""
+        rows = TargetSets if self.split.protocol == "ratio" and name != "train" else SequenceDataset
+        return rows(self.split.part(name), self.num_items, self.split.users)
 
 
 def load_domains(experiment: Experiment) -> dict[str, Domain]:
@@ -143,7 +146,9 @@ def minilm_folder() -> Path:
 def histories_of(domain: Domain, part: str, count: int) -> list[list[str]]:
     """External histories of the first `count` users of a part, for measuring what serving costs."""
     rows = domain.part(part)
-    return [domain.split.catalogue.decode(rows[row].item_ids[:-1].tolist()) for row in range(min(count, len(rows)))]
+    last = None if isinstance(rows, TargetSets) else -1  # these end before what they ask for
+    first = (rows[row].item_ids[:last].tolist() for row in range(min(count, len(rows))))
+    return [domain.split.catalogue.decode(items) for items in first]
 
 
 def users_of(domain: Domain, part: str, count: int) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from transformers import AutoTokenizer
 
-from ..config import Experiment, ImageConfig, TeacherConfig, TextConfig, make
+from ..config import ImageConfig, TeacherConfig, TextConfig, make
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..models.cml import CMLConfig, CMLModel
 from ..models.deepfm import DeepFMConfig, DeepFMModel
@@ -136,6 +136,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def reading_of(experiment: Experiment, config: TeacherConfig, where: str) -> Reading:
-    """The experiment's settings with what a teacher overrides."""
-    return Reading(make(TextConfig, {**vars(experiment.text), **config.text}, f"{where}.text"), experiment.images)
+class ReadingSettings(Protocol):
+    """Settings that say how items are read, such as an `Experiment`."""
+
+    text: TextConfig
+    images: ImageConfig
+
+
+def reading_of(settings: ReadingSettings, teacher: TeacherConfig, where: str) -> Reading:
+    """The common settings with what a teacher overrides."""
+    return Reading(make(TextConfig, {**vars(settings.text), **teacher.text}, f"{where}.text"), settings.images)

@@ -54,7 +54,7 @@ def measure(
                     history=history,
                     metrics=ranks.metrics(),
                     num_users=len(domain.split.part(part)),
-                    num_queries=len(ranks.ranks),
+                    num_queries=ranks.num_queries,
                     teacher_weights=teacher_weights or {},
                     **cost._asdict(),
                 )

@@ -7,8 +7,8 @@ from math import inf
 from pathlib import Path
 
 from ..catalogue import PADDING
-from ..config import Experiment, make
-from ..data.columns import IMAGE_FEATURES
+from ..config import KNOW_USERS, Experiment, make
+from ..data.columns import IMAGE_FEATURES, PROTOCOLS
 from ..errors import ConfigError
 from ..recommenders.user_recommender import UserRecommender
 from .domains import Domain, load_domains
@@ -61,6 +61,29 @@ def check_images(folder: str | None, domains: Mapping[str, Domain]) -> None:
         )
 
 
+def check_protocol(experiment: Experiment, *, distils: bool = True) -> None:
+    """Refuse sets to models that are trained on what comes next.
+
+    Raises:
+        ConfigError: there is no such protocol, or a teacher or the student would find nothing to learn in it.
+    """
+    if experiment.protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol must be one of {PROTOCOLS}, got {experiment.protocol!r}.")
+    if experiment.protocol != "ratio":
+        return
+    why = (
+        "protocol ratio puts items of each user aside at random, whatever their time, and asks for them as a set. {} "
+        "learns what comes next, which sets do not tell. {}, or set protocol to loo or temporal."
+    )
+    for name, teacher in experiment.teachers.items():
+        if teacher.stage != "zero_shot" or teacher.pretrained is None:
+            instead = "Give one that is not trained here (`pretrained: FOLDER` and `stage: zero_shot`)"
+            raise ConfigError(f"teachers.{name}: {why.format(f'A {teacher.type}', instead)}")
+    if distils and experiment.student.type not in KNOW_USERS:
+        instead = f"Take a student of {KNOW_USERS}"
+        raise ConfigError(f"student.type: {why.format(f'A {experiment.student.type}', instead)}")
+
+
 def check_users(student: str, domains: Mapping[str, Domain]) -> None:
     """Refuse a student that would be asked for users it cannot know.
 
@@ -85,8 +108,10 @@ def check(experiment: Experiment, *, distils: bool = True) -> None:
     """Build every configuration once; and where the experiment `distils`, see that the student can be taught.
 
     Raises:
-        ConfigError: an unknown field, a value that does not fit, or a student that the method cannot teach.
+        ConfigError: an unknown field, a value that does not fit, models that cannot be trained in the protocol, or a
+            student that the method cannot teach.
     """
+    check_protocol(experiment, distils=distils)
     kind, settings = KINDS[experiment.student.type], experiment.student.model
     make(kind.config, settings, "student.model")  # alone
     taught = make(kind.config, {**settings, **experiment.distilled_model}, "student.model")

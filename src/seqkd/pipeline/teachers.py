@@ -24,7 +24,7 @@ from ..models.unisrec import UniSRecForPretraining, UniSRecModel
 from ..recommenders.recommender import RecommenderModel, count_items
 from ..training_args import DistillationArguments
 from .domains import Domain, joint, text_model
-from .kinds import KINDS, Kind, Reading, processor_for, reading_of
+from .kinds import KINDS, Kind, Reading, ReadingSettings, processor_for, reading_of
 from .training import arguments_for, new_model, train
 
 ALONE = {"use_item_embedding": False, "freeze_encoder": False}  # as shared by all domains: no ids, nothing frozen
@@ -104,9 +104,24 @@ def load_pretrained(name: str) -> RecommenderModel:
 def new_teacher(
     experiment: Experiment, domain: Domain, name: str, seed: int, pretrained: RecommenderModel | None = None
 ) -> RecommenderModel:
-    """A teacher for one domain: from pre-trained weights where there are some, else from scratch."""
-    config = experiment.teachers[name]
-    kind, where = KINDS[config.type], f"teachers.{name}"
+    """A teacher of an experiment for one domain: from pre-trained weights where there are some, else from scratch."""
+    return teacher_for(domain, experiment.teachers[name], experiment, f"teachers.{name}", seed, pretrained)
+
+
+def teacher_for(
+    domain: Domain,
+    config: TeacherConfig,
+    settings: ReadingSettings,
+    where: str,
+    seed: int,
+    pretrained: RecommenderModel | None = None,
+) -> RecommenderModel:
+    """As `new_teacher`, of one teacher's configuration; `settings` say how items are read.
+
+    Raises:
+        ConfigError: the pre-trained model is of another type.
+    """
+    kind = KINDS[config.type]
     if config.pretrained is not None:
         pretrained = load_pretrained(config.pretrained)
         if pretrained.config.model_type != kind.config.model_type:  # a subclass would do for isinstance
@@ -117,7 +132,7 @@ def new_teacher(
     if kind.content is None:
         return pretrained if pretrained is not None else new_model(domain.split, config, f"{where}.model", seed)
     set_seed(seed)
-    reading = reading_of(experiment, config, where)
+    reading = reading_of(settings, config, where)
     content = kind.content(domain, reading, config.model)
     if pretrained is None:
         return build(kind, kind.model, domain, content, config, reading, f"{where}.model")
@@ -125,8 +140,8 @@ def new_teacher(
         processor_for(reading, config.model).check(pretrained.config)
     counts = count_items(domain.split.train, domain.num_items)
     known = vars(pretrained.config)
-    settings = as_shared(config.model) if config.stage == "zero_shot" else config.model
-    changes = {key: value for key, value in settings.items() if known.get(key) != value}
+    wanted = as_shared(config.model) if config.stage == "zero_shot" else config.model
+    changes = {key: value for key, value in wanted.items() if known.get(key) != value}
     return cast(Any, pretrained).for_domain(domain.split.catalogue, content, counts, **changes)
 
 

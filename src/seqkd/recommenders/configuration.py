@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: `strict` checks only types that are not strings.
 
+import difflib
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -11,6 +13,20 @@ from ..errors import ConfigError
 
 SIMILARITIES = ("dot", "cosine")
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce", "bpr")
+# What transformers reads of a configuration, or sets in it, without a field for it; so it does with `_names`.
+KEYS_OF_TRANSFORMERS = (
+    "auto_map",
+    "custom_pipelines",
+    "distributed_config",
+    "fusion_config",
+    "gradient_checkpointing",
+    "model_type",
+    "quantization_config",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "transformers_weights",
+    *("bos_token_id", "eos_token_id", "use_cache"),  # set by its Trainer
+)
 
 
 @strict
@@ -44,7 +60,37 @@ class RecommenderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self.check_names()
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, which reads every config.json with it; errors name the file.
+
+        Raises:
+            ConfigError: a field does not exist, perhaps yet, or is out of range.
+        """
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except ConfigError as error:
+            name = kwargs.get("name_or_path")  # which only AutoConfig passes on
+            raise ConfigError(f"{name}: config.json: {error}" if name else f"config.json: {error}") from error
+
+    def check_names(self) -> None:
+        """Refuse what is no field: transformers keeps any name, so that a misspelt one would go unnoticed.
+
+        What it has kept is looked at, not what was given: names of its own it renames or drops, each version others.
+
+        Raises:
+            ConfigError: naming the closest field.
+        """
+        known = {item.name for item in fields(self)}
+        for name in vars(self):
+            if name in known or name in KEYS_OF_TRANSFORMERS or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, known | self.attribute_map.keys(), n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "Leave it out, or update seqkd if a later one wrote it."
+            raise ConfigError(f"{type(self).__name__} has no field {name!r} in this version of seqkd. {hint}")
 
     def check(self) -> None:
         """Subclasses add their own checks; not a `validate_*`, which would wrap the error in another type.

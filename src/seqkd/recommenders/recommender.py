@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import datasets
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import ModelOutput
 
 from ..batches.collators import UNLABELLED, Collator, QueryCollator, Sequence, SequenceDataset, ranges
-from ..catalogue import FILE_NAME, PADDING, Catalogue
-from ..errors import CheckpointError, ConfigError, DataError
-from ..files import hub
+from ..catalogue import PADDING, Catalogue
+from ..errors import ConfigError, DataError
 from ..functional import losses
 from ..modules.embedding_tables import add_rows
+from .checkpointed_model import CheckpointedModel
 from .configuration import RecommenderConfig
 
 logger = logging.getLogger(__name__)
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -53,7 +45,7 @@ class Recommendations:
     from_popularity: list[bool]
 
 
-class RecommenderModel(PreTrainedModel):
+class RecommenderModel(CheckpointedModel):
     """Base of all models. A subclass sets `config_class` and writes `forward` and `item_embeddings`.
 
     `inputs` names the batch entries that `forward` reads. Knowledge of the world outside (external ids, how often an
@@ -65,7 +57,6 @@ class RecommenderModel(PreTrainedModel):
             is.
     """
 
-    config: RecommenderConfig
     item_counts: Tensor
     base_model_prefix = "recommender"
     main_input_name = "item_ids"
@@ -75,7 +66,6 @@ class RecommenderModel(PreTrainedModel):
 
     def __init__(self, config: RecommenderConfig) -> None:
         super().__init__(config)
-        self.catalogue: Catalogue | None = None
         self.users: Catalogue | None = None  # only of models that know users, see `user_recommender`
         self.register_buffer("item_counts", torch.zeros(config.num_items + 1))
 
@@ -343,80 +333,6 @@ class RecommenderModel(PreTrainedModel):
             raise ConfigError("this model knows no external ids yet. Call model.set_catalogue(split.catalogue) first.")
         return self.catalogue
 
-    # ---- files ------------------------------------------------------------------------------------------------
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """As in transformers, with `item_ids.json` beside the weights. Refuses weights that are not finite."""
-        self._check_finite(f"{self.__class__.__name__} is not saved to {save_directory}")
-        super().save_pretrained(save_directory, **kwargs)
-        if self.catalogue is not None and kwargs.get("is_main_process", True):
-            self.catalogue.save(save_directory)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As in transformers, from a folder or the Hub, but never partly: safetensors only, all tensors, all finite.
-
-        Raises:
-            CheckpointError: tensors are missing, superfluous, of another shape or not finite, or the id list has
-                another length than the item table.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        kwargs["use_safetensors"] = True
-        kwargs["ignore_mismatched_sizes"] = True  # so that a mismatch is reported below, with both shapes
-        name = pretrained_model_name_or_path
-        if os.path.isdir(name) and (Path(name) / hub.INDEX).is_file():
-            hub.weight_files(Path(name))  # transformers itself would follow an index out of a local folder
-        try:
-            loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{name}: model.safetensors is cut or damaged ({error}). Copy it again, or take an earlier checkpoint."
-            ) from error
-        model, info = loaded
-        for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-            if info[problem]:
-                raise CheckpointError(
-                    f"{name}: {problem.replace('_', ' ')} in model.safetensors: {sorted(map(str, info[problem]))[:5]}. "
-                    "The weights do not belong to this config.json; take both from the same checkpoint."
-                )
-        model._check_finite(f"{name} is not loaded")
-        model.catalogue = ids_beside(name, FILE_NAME, "items", model.config.num_items, kwargs)
-        return (model, info) if wants_info else model
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        repo_id: str,
-        *,
-        card: str | os.PathLike | None = None,
-        private: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-    ) -> str:
-        """Upload weights, ids and the card; returns the commit's address.
-
-        Args:
-            card: folder to which `write_card` wrote; by default the folder this model was loaded from.
-
-        Raises:
-            CheckpointError: there is no card. Others: see `hub.push`.
-        """
-        source = Path(card if card is not None else self.name_or_path or ".")
-        if not (source / hub.CARD).is_file():
-            raise CheckpointError(
-                f"there is no {hub.CARD} in {source}. Write one with write_card(folder, ...), then card=folder."
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copy(source / hub.CARD, folder)
-            if (source / hub.EVAL_RESULTS).is_dir():
-                shutil.copytree(source / hub.EVAL_RESULTS, Path(folder, hub.EVAL_RESULTS))
-            self.save_pretrained(folder)
-            return hub.push(folder, repo_id, private=private, token=token, revision=revision)
-
-    def _check_finite(self, what: str) -> None:
-        for name, tensor in self.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{what}: {name} holds NaN or infinite values. Go back to an earlier checkpoint.")
-
 
 def extended(known: Catalogue, new: List[str], refusal: str, kind: str) -> Catalogue:
     """The ids of users or items with new ones behind them, none of which may be known."""
@@ -426,28 +342,6 @@ def extended(known: Catalogue, new: List[str], refusal: str, kind: str) -> Catal
     if twice:
         raise DataError(f"{refusal}: {twice[:5]}. Add each {kind} once.")
     return known.extend(new)
-
-
-def ids_beside(name: Any, file: str, of: str, count: int, hub_arguments: Mapping[str, Any]) -> Catalogue | None:
-    """The external ids `file` beside the weights `name`, in a folder or on the Hub; None where there are none.
-
-    Args:
-        of: `items` or `users`, of which the configuration says that there are `count`.
-
-    Raises:
-        CheckpointError: there are more or fewer.
-    """
-    where = {key: hub_arguments[key] for key in HUB_ARGUMENTS if key in hub_arguments}
-    path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where)
-    if path is None:
-        return None
-    ids = Catalogue.load(path)
-    if len(ids) != count:
-        raise CheckpointError(
-            f"{name}: {file} lists {len(ids)} {of}, config.json says num_{of}={count}. Take both from the same "
-            "checkpoint."
-        )
-    return ids
 
 
 def count_items(rows: datasets.Dataset, num_items: int) -> Tensor:

@@ -19,7 +19,8 @@ from ..errors import ConfigError, DataError
 from ..functional import losses
 from ..functional.candidate_scores import candidate_scores
 from ..modules.embedding_tables import add_rows
-from .recommender import UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput, extended, ids_beside
+from .checkpointed_model import ids_beside
+from .recommender import UNLABELLED, Recommendations, RecommenderModel, RecommenderOutput, extended
 from .user_configuration import UserRecommenderConfig
 
 FILE_NAME = "user_ids.json"

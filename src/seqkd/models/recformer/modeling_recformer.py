@@ -266,11 +266,9 @@ class RecformerModel(RecommenderModel):
             ConfigError: a field does not exist, or these weights do not fit the shape that it asks for.
         """
         config = copy.deepcopy(self.config)
-        unknown = [name for name in changes if name not in config.to_dict()]
-        if unknown:
-            raise ConfigError(f"RecformerConfig has no field {unknown[0]!r}.")
         for name, value in {"num_items": len(catalogue), "loss_type": "softmax", **changes}.items():
             setattr(config, name, value)
+        config.check_names()
         config.check()
         model = AutoModel.from_config(config)
         theirs, ours = self.state_dict(), model.state_dict()

@@ -102,11 +102,9 @@ class UniSRecModel(AdaptedItems):
             ConfigError: a field does not exist, or these weights do not fit the shape that it asks for.
         """
         config = copy.deepcopy(self.config)
-        unknown = [name for name in changes if name not in config.to_dict()]
-        if unknown:
-            raise ConfigError(f"{type(config).__name__} has no field {unknown[0]!r}.")
         for name, value in {"num_items": len(catalogue), "loss_type": "softmax", **changes}.items():
             setattr(config, name, value)
+        config.check_names()
         config.check()
         model = self._recommender_of(config)
         shared = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("item_")}

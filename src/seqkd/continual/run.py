@@ -1,0 +1,139 @@
+"""A run on a stream as a folder: its blocks, the models after each, what they cost, and the student to serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import DatasetDict
+from transformers import AutoModel
+
+from ..data.stream import Block
+from ..data.stream_cut import next_block
+from ..errors import ConfigError, SeqKDError
+from ..evaluation.stream import StreamMatrix
+from ..recommenders.recommender import RecommenderModel
+from .configuration import FILE_NAME, ContinualConfig
+from .ledger import COST, Ledger
+from .measured import matrices
+from .report import SLICES, write_report
+
+REFUSED = "refused.json"
+
+
+class Run:
+    """What is kept of a run; `Evolution` is the loop that fills it.
+
+    Args:
+        folder: of the run.
+        config: of a new run; one that was begun goes on with its own.
+
+    Raises:
+        ConfigError: there is neither a run nor a configuration, or they differ.
+    """
+
+    def __init__(self, folder: str | os.PathLike, config: ContinualConfig | None = None) -> None:
+        self.folder = Path(folder)
+        begun = ContinualConfig.load(self.folder) if (self.folder / FILE_NAME).exists() else None
+        if begun is None and config is None:
+            raise ConfigError(f"there is no run in {self.folder} yet. Give a configuration, e.g. ContinualConfig().")
+        if begun is not None and config not in (None, begun):
+            raise ConfigError(f"the run in {self.folder} was begun with another configuration. Take another folder.")
+        self.config: ContinualConfig = begun or config  # type: ignore[assignment]
+        if begun is None and PartialState().is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.config.save(self.folder)
+
+    # ---- what is there ----------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Those that were learned, in order."""
+        return [Block.load(folder / "block") for folder in self._learned()]
+
+    def model(self, k: int, stage: str) -> RecommenderModel:
+        """A model as it was after a block: `student`, `generated`, `stability`, `plasticity` or `teachers/<name>`."""
+        return AutoModel.from_pretrained(self.folder / str(k) / stage).eval()
+
+    @property
+    def student(self) -> RecommenderModel:
+        """The last student that was accepted: the one to serve."""
+        return AutoModel.from_pretrained(self.folder / "student").eval()
+
+    def ledger(self, k: int) -> Ledger:
+        """The stages of a block."""
+        return Ledger(self.folder / str(k))
+
+    def matrices(self, metric: str = "recall@20") -> dict[str, StreamMatrix]:
+        """a[k][i] on the test parts, of every kind of model that there is after each block."""
+        return matrices([k / "measured" for k in self._learned()], metric)
+
+    def _learned(self) -> Iterator[Path]:
+        k = 0
+        while (self.folder / str(k) / "measured").exists():
+            yield self.folder / str(k)
+            k += 1
+
+    def next_block(self, market: DatasetDict) -> Block:
+        """New interactions as the next block, cut as `config.blocks` says; see `seqkd.next_block`."""
+        return next_block(self.blocks, market, seed=self.config.seed, **vars(self.config.blocks))
+
+    def report(self, metric: str | None = None) -> str:
+        """Write `report.md`, `stream.json` and `stream.png` to the folder, and return the first.
+
+        Raises:
+            ConfigError: no block has been learned yet.
+        """
+        metric = metric or self.config.metric
+        folders = list(self._learned())
+        if not folders:
+            raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
+        names = {"student": "student, at once", "generated": "student, distilled"}
+        names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
+        names |= {"teachers": "teachers together"}
+        runs = {names[stage]: [matrix] for stage, matrix in self.matrices(metric).items()}
+        slices = {f"{which}/{metric}": self.matrices(f"{which}/{metric}") for which in SLICES}
+        return write_report(
+            self.folder,
+            runs,
+            {"this run": [Ledger(folder).costs() for folder in folders]},
+            slices={of: {"student": [told["student"]]} for of, told in slices.items()},
+            title=f"{self.config.student.type} taught by {', '.join(self.config.teachers)}",
+        )
+
+    # ---- what is put there ------------------------------------------------------------------------------------
+
+    def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
+        """Save what a stage made, without the checkpoints on the way."""
+        PartialState().wait_for_everyone()  # who may still read the best checkpoint
+        if PartialState().is_main_process:
+            model.save_pretrained(folder)
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        return noted
+
+    def _serve(self, k: int, stage: str) -> None:
+        """Put a student where the last good one is."""
+        if PartialState().is_main_process:
+            fresh, old = self.folder / "student.new", self.folder / "student.old"
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.copytree(self.folder / str(k) / stage, fresh, ignore=shutil.ignore_patterns(COST))
+            shutil.rmtree(old, ignore_errors=True)
+            if (self.folder / "student").exists():
+                os.replace(self.folder / "student", old)
+            os.replace(fresh, self.folder / "student")
+            shutil.rmtree(old, ignore_errors=True)
+        PartialState().wait_for_everyone()
+
+    def _refuse(self, k: int, error: SeqKDError) -> None:
+        """Move what there is of a block out of the way, with the reason."""
+        place, state = self.folder / f"{k}.refused", PartialState()
+        if state.is_main_process and (self.folder / str(k)).exists():
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(self.folder / str(k), place)
+            (place / REFUSED).write_text(json.dumps({"block": k, "why": str(error)}, indent=2), encoding="utf-8")
+        state.wait_for_everyone()
