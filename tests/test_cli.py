@@ -239,6 +239,10 @@ def test_evolve_cuts_the_log_that_a_run_begins_with_and_resumes_it(logs, tmp_pat
     assert evolve(run, *arguments) == 0
     assert (run / "1" / "student" / "model.safetensors").read_bytes() == weights
     assert "block 0" not in capsys.readouterr().err.split("to serve")[1], "that is learned"
+    for stage in ("generated", "measured"):
+        shutil.rmtree(run / "1" / stage)
+    assert evolve(run) == 0 and (run / "1" / "measured").exists(), "the block is kept: no data has to be given again"
+    assert "block 1 was begun: going on with it" in capsys.readouterr().err
     assert evolve(run, "--data", logs / "whole", "--cut", 2) == 2
     assert "has learned another block 1 than" in capsys.readouterr().err
 

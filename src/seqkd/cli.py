@@ -112,6 +112,10 @@ def evolve(options: argparse.Namespace) -> None:
     if options.config is not None:
         config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
     run = Evolution(options.run, config)
+    begun = run.begun
+    if begun is not None and not options.data:
+        print(f"block {begun.number} was begun: going on with it", file=sys.stderr)
+        run.step(begun)
     for source in options.data:
         for block in blocks_of(run, source, options.cut):
             print(f"block {block.number}: {len(block.users):,} users, {len(block.catalogue):,} items", file=sys.stderr)

@@ -21,3 +21,10 @@ class CheckpointError(SeqKDError):
 
 class ConfigError(SeqKDError):
     """A setting that does not exist, has the wrong type or contradicts another."""
+
+
+class NoContentError(ConfigError):
+    """Items of which none has the content that a model is set to read.
+
+    A fault of the setting where it names the wrong columns, of the data where there is nothing to name.
+    """

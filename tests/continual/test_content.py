@@ -16,7 +16,7 @@ from seqkd.continual.baselines import BASELINES, Chain
 from seqkd.continual.configuration import ContinualConfig
 from seqkd.continual.content import check_content, content_of, new_learner
 from seqkd.continual.evolution import Evolution
-from seqkd.data.columns import TEXT_FEATURES
+from seqkd.data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from seqkd.data.interactions import load_interactions
 from seqkd.data.stream import Block
 from seqkd.data.stream_cut import cut_stream, next_block
@@ -55,7 +55,7 @@ def stream(vectors: bool = True) -> tuple[Block, ...]:
 def settings(**changes) -> ContinualConfig:
     generate = {"methods": {"full_ce": {}}, "weights": {"full_ce": 1.0}, "training": config().base.training}
     given = {"student": {"type": "sasrec", "model": SEQUENCES}, "teachers": {"words": TEACHER}, "generate": generate}
-    return config(**{**given, **changes})
+    return config(**{**given, "blocks": {"queries": "positions", "max_length": 20}, **changes})
 
 
 def test_new_items_of_a_teacher_start_from_what_is_told_about_them(tmp_path):
@@ -70,6 +70,17 @@ def test_new_items_of_a_teacher_start_from_what_is_told_about_them(tmp_path):
     assert run.matrices("recall@5")["teachers/words"].h_mean(2) > 0.2
     again = Evolution(tmp_path / "run").blocks[1].items  # in another process, too
     assert again["item_id"][:] == list(blocks[1].catalogue.item_ids[blocks[1].known_items :])
+
+
+def test_a_teacher_reads_images_too(tmp_path):
+    blocks = [replace(one, items=one.items.add_column(IMAGE_FEATURES, one.items[TEXT_FEATURES])) for one in stream()]
+    both = {**SEQUENCES, "modalities": ["text", "image"]}
+    run = Evolution(tmp_path, settings(teachers={"both": {"type": "unim2rec", "model": both}}))
+    for block in blocks[:2]:
+        run.step(block)
+    teacher = run.model(1, "teachers/both")
+    assert len(teacher.catalogue) == len(blocks[1].catalogue) > blocks[1].known_items
+    assert teacher.content_embeddings().shape[0] == len(blocks[1].catalogue) + 1
 
 
 def test_a_teacher_made_afresh_reads_all_blocks(tmp_path):
@@ -110,9 +121,32 @@ def test_a_block_that_tells_nothing_is_refused_before_anything_moves(tmp_path):
         run.step(replace(base, items=Dataset.from_dict({})))
     assert not (tmp_path / "0").exists()
     run.step(base)
-    with pytest.raises(DataError, match=r"block 1 brings the vectors \[\] of its items, but block 0 brought \['text_f"):
+    with pytest.raises(DataError, match=r"block 1 brings the vectors \{\} .* but block 0 brought \{'text_f"):
         run.step(replace(block, items=block.items.remove_columns(TEXT_FEATURES)))
     assert not (tmp_path / "1").exists() and not (tmp_path / "1.refused").exists()
+
+
+def test_vectors_of_another_width_are_refused(tmp_path):
+    run, (base, block, _) = Evolution(tmp_path, settings()), stream()
+    run.step(base)
+    wide = block.items.map(lambda row: {TEXT_FEATURES: [*row[TEXT_FEATURES], 0.0]})
+    with pytest.raises(DataError, match=r"brings the vectors \{'text_features': 7\} .* brought \{'text_features': 6\}"):
+        run.step(replace(block, items=wide))
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_block_that_is_given_again_with_other_texts_is_another(tmp_path):
+    run, base = Evolution(tmp_path, settings()), stream()[0]
+    run.ledger(0).run("block", base.save)  # begun
+    other = base.items.map(lambda row: {"title": "another"})
+    with pytest.raises(DataError, match="block 0 was begun with other interactions or items"):
+        run.step(replace(base, items=other))
+    assert run.begun.fingerprint == base.fingerprint
+
+
+def test_a_folder_of_images_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"images\.folder"):
+        check_content(stream()[:1], settings(images={"folder": str(tmp_path / "nowhere")}))
 
 
 def test_items_without_a_text_are_the_blocks_fault():
@@ -129,6 +163,9 @@ def test_items_without_a_text_are_the_blocks_fault():
         ({"type": "unisrec", "training": {"learning_rate": 1.0}}, "teachers.words.training does nothing"),
         ({"type": "sasrec", "pretrained": "somewhere"}, "a sasrec knows items by their ids"),
         ({"type": "word2vec"}, "teachers.words.type must be one of"),
+        ({"type": "recformer"}, "teachers.words.type must be one of"),  # which has two stages
+        ({"type": "unisrec", "model": {"hiden_size": 3}}, r"teachers\.words\.model.*hidden_size"),
+        ({"type": "lightgcn"}, r"blocks.queries is 'positions', which does not suit \['teachers.words'\]"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(teacher, says):

@@ -22,12 +22,13 @@ def same(one, other):
 
 SAS = {"type": "sasrec", "model": {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 20}}
 RRD = {"interesting": 4, "uninteresting": 4, "list_length": 10}
+HISTORIES = {"queries": "positions", "max_length": 20}
 BY_RRD = {**FIT, "methods": {"rrd": RRD}, "weights": {"rrd": 0.01}}
 
 
 def test_a_stream_of_sequences(tmp_path):
     """SASRec taught by SASRec: lists of positions and of the ends of absent users' histories, replay of histories."""
-    run = Evolution(tmp_path, config(student=SAS, teachers={"wide": SAS}, generate=BY_RRD))
+    run = Evolution(tmp_path, config(student=SAS, teachers={"wide": SAS}, generate=BY_RRD, blocks=HISTORIES))
     for block in stream("positions"):
         run.step(block)
     assert [len(row) for row in run.matrices("recall@5")["student"].rows] == [1, 2, 3]
@@ -99,7 +100,7 @@ def test_a_block_that_was_begun_with_other_data(two, tmp_path):
     folder = copied(two, tmp_path)
     shutil.rmtree(folder / "1" / "measured")
     other = whole(stream()[:2])  # what is trained on is another
-    with pytest.raises(DataError, match="begun with other interactions"):
+    with pytest.raises(DataError, match="begun with other interactions or items"):
         Evolution(folder).step(other)
     assert (folder / "1" / "student").exists() and not (folder / "1.refused").exists()
     Evolution(folder).step(stream()[1])
@@ -119,10 +120,14 @@ def test_cutoffs_beyond_the_catalogue_are_refused_before_teachers_are_trained(tm
     assert not (tmp_path / "0").exists()
 
 
-def test_models_of_pairs_are_refused_on_histories(tmp_path):
-    with pytest.raises(ConfigError, match=r"student \(mf\) learns all items of a row"):
-        Evolution(tmp_path, config(teachers={"wide": SAS}, generate=BY_RRD)).step(stream("positions")[0])
-    assert not (tmp_path / "0").exists()
+def test_models_of_pairs_are_refused_on_histories_and_the_other_way_round(tmp_path):
+    """A sequential model would find no label in a set, and rehearse instead of learning."""
+    with pytest.raises(ConfigError, match=r"block 0 asks 'positions', which does not suit \['student', 'teachers.l"):
+        Evolution(tmp_path, config()).step(stream("positions")[0])
+    histories = config(student=SAS, teachers={"wide": SAS}, generate=BY_RRD, blocks=HISTORIES)
+    with pytest.raises(ConfigError, match=r"block 0 asks 'users', which does not suit \['student', 'teachers.wide'\]"):
+        Evolution(tmp_path, histories).step(stream()[0])
+    assert not list(tmp_path.iterdir())  # another configuration may be tried in the same folder
 
 
 @pytest.mark.parametrize("stage", ["update_student", "update_teacher", "generate"])
@@ -145,8 +150,9 @@ def test_a_loss_that_is_no_number_refuses_the_block(stage, two, tmp_path):
 
 
 def test_a_teacher_that_cannot_say_what_a_method_wants_is_named(tmp_path):
+    run = Evolution(tmp_path, config(student=SAS, teachers={"wide": SAS}, blocks=HISTORIES))
     with pytest.raises(KnowledgeError, match="item_topk lists users, and SASRecModel knows none"):
-        Evolution(tmp_path, config(student=SAS, teachers={"wide": SAS})).step(stream("positions")[0])
+        run.step(stream("positions")[0])
 
 
 def test_a_report_of_what_was_not_measured_is_refused(two, tmp_path):

@@ -21,10 +21,11 @@ def small(folder, **changes):
 
 def test_the_synthetic_log_is_cut_as_asked(monkeypatch):
     monkeypatch.setattr(module, "synthetic_market", lambda domains: {"shop": market()}["shop"])
-    blocks = read_stream(StreamExperiment(cut={"blocks": 3, "split": "random"}))
+    blocks = read_stream(StreamExperiment(cut={"blocks": 3}, run=config(blocks={"split": "random"})))
     assert [block.number for block in blocks] == [0, 1, 2, 3] and blocks[0].protocol == "stream-random-users"
     assert len(read_stream(StreamExperiment(cut={"blocks": 3, "base": 0.7}, blocks=2))) == 2
-    run = config(blocks={"queries": "positions", "max_length": 9})
+    sasrec = {"type": "sasrec"}
+    run = config(student=sasrec, teachers={"wide": sasrec}, blocks={"queries": "positions", "max_length": 9})
     block = read_stream(StreamExperiment(run=run))[0]
     assert block.protocol == "stream-temporal-positions" and max(map(len, block.train["item_ids"])) == 10
 
@@ -45,6 +46,7 @@ def test_the_authors_streams_are_read_as_they_are(data):
         ({"teacher_baselines": ["frosen"]}, "frosen"),
         ({"seeds": []}, "seeds is empty"),
         ({"cut": {"block": 3}}, r"cut names \['block'\]"),
+        ({"cut": {"split": "random"}}, r"cut names \['split'\].*stands in run\.blocks"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

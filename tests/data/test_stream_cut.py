@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from seqkd.batches.collators import QueryCollator, SequenceDataset
-from seqkd.data.interactions import load_interactions
+from seqkd.data.interactions import load_interactions, table_of
 from seqkd.data.stream import Block
 from seqkd.data.stream_cut import cut_stream, next_block
 from seqkd.data.stream_rows import whole
@@ -379,8 +379,9 @@ def test_a_block_brings_what_is_told_about_its_new_items(tmp_path: Path):
 def test_items_of_another_block_are_refused(tmp_path: Path):
     block = next_block([], with_titles(BASE, "zcba"), held_out=0.2)
     block.save(tmp_path)
-    pq.write_table(pa.table({"item_id": ["a", "c", "b"]}), tmp_path / "items.parquet")
-    with pytest.raises(DataError, match=r"items.parquet is not about the new items"):
+    other = table_of(block.items).set_column(2, "title", pa.array(["A", "C", "B"]))
+    pq.write_table(other, tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=r"the files give the fingerprint"):
         Block.load(tmp_path)
 
 

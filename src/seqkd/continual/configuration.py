@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..config import ImageConfig, ModelConfig, TeacherConfig, TextConfig, make
+from ..data.stream_cut import SPLITS
 from ..errors import ConfigError
+from ..evaluation.consensus import LISTED
+from ..evaluation.stream import QUERIES
 from ..pipeline.kinds import KINDS
+from ..recommenders.user_configuration import UserRecommenderConfig
 from .fit import FitConfig, methods_of
 from .graph import POLICIES
 from .growth import Init
 
 FILE_NAME = "config.json"
+TWO_STAGES = "recformer"  # a kind that a stage of a stream does not train as its paper does; `causal_recformer` has one
 STAGES = ("base", "generate", "update_student", "update_teacher")
 AGREED = {"query_topk", "query_scores", "item_topk"}  # tables on which several teachers can agree
 
@@ -48,6 +53,16 @@ class BlockConfig:
     queries: str = "users"
     max_length: int = 50
     held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, able in (("split", SPLITS), ("queries", QUERIES)):
+            if getattr(self, name) not in able:
+                raise ConfigError(f"blocks.{name} must be one of {able}, got {getattr(self, name)!r}.")
+        if not 0 < self.held_out < 0.5 or self.max_length < 1:
+            raise ConfigError(
+                f"blocks.held_out must lie between 0 and 0.5 and blocks.max_length be at least 1, got {self.held_out}, "
+                f"{self.max_length}."
+            )
 
 
 @dataclass
@@ -133,9 +148,10 @@ class ContinualConfig:
             raise ConfigError(f"student.type must be one of {without}, got {self.student.type!r}.")
         if self.student.training:
             raise ConfigError("student.training does nothing: every stage has its own, e.g. base.training.")
+        able = sorted(set(KINDS) - {TWO_STAGES})
         for name, teacher in self.teachers.items():
-            if teacher.type not in KINDS:
-                raise ConfigError(f"teachers.{name}.type must be one of {sorted(KINDS)}, got {teacher.type!r}.")
+            if teacher.type not in able:
+                raise ConfigError(f"teachers.{name}.type must be one of {able}, got {teacher.type!r}.")
             for unread in ("training", "members", "pretraining", "stage", "folds"):
                 if getattr(teacher, unread) != getattr(TeacherConfig(), unread):
                     raise ConfigError(
@@ -147,6 +163,10 @@ class ContinualConfig:
                     f"teachers.{name}: a {teacher.type} knows items by their ids, so that a pre-trained one knows "
                     "none of this stream. Take one that reads texts, e.g. unisrec, or leave `pretrained` out."
                 )
+        models = {"student": self.student, **{f"teachers.{name}": t for name, t in self.teachers.items()}}
+        for where, model in models.items():
+            make(KINDS[model.type].config, model.model, f"{where}.model")  # a misspelt field is an error now
+        check_queries(models, self.blocks.queries, "blocks.queries is")
 
     def _check_methods(self) -> None:
         """What would otherwise fail only after teachers are trained, or not at all."""
@@ -169,6 +189,11 @@ class ContinualConfig:
                     f"{stage}.methods has replay, which hears proxies about earlier users, and {others}, which want to "
                     "hear about this block's. Take one of the two."
                 )
+
+        if len(self.teachers) > 1 and max(self.cutoffs) > LISTED:
+            raise ConfigError(
+                f"teachers are measured together on lists of {LISTED} items: cutoffs {self.cutoffs} go beyond them."
+            )
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, which is there when it is whole."""
@@ -202,3 +227,25 @@ class ContinualConfig:
         if "blocks" in made:
             made["blocks"] = make(BlockConfig, made["blocks"], "blocks")
         return make(cls, made, "the stream's configuration")
+
+
+def check_queries(models: Mapping[str, ModelConfig], queries: str, says: str) -> None:
+    """Refuse models that learn nothing from blocks of these `queries`.
+
+    Args:
+        models: by where they are set.
+        says: what says so, in the words of the user.
+
+    Raises:
+        ConfigError: some know users, who are asked what they want, and others read the order of a history.
+    """
+    sides = {where: issubclass(KINDS[model.type].config, UserRecommenderConfig) for where, model in models.items()}
+    wrong = {where: models[where].type for where, users in sides.items() if users != (queries == "users")}
+    if not wrong:
+        return
+    kinds = {True: "know users and learn what each wants, queries: users", False: "read histories, queries: positions"}
+    told = "; ".join(
+        f"{[f'{where} ({models[where].type})' for where, side in sides.items() if side == users]} {kinds[users]}"
+        for users in sorted(set(sides.values()))
+    )
+    raise ConfigError(f"{says} {queries!r}, which does not suit {sorted(wrong)}: {told}. A stream is of one side.")

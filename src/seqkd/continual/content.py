@@ -16,6 +16,7 @@ from ..data.stream import Block
 from ..errors import ConfigError, DataError
 from ..pipeline.domains import Domain
 from ..pipeline.kinds import KINDS, reading_of
+from ..pipeline.preparation import check_images
 from ..pipeline.teachers import teacher_for
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
@@ -53,8 +54,9 @@ def check_content(blocks: Sequence[Block], config: ContinualConfig) -> None:
     """Refuse the last of `blocks`, before anything is trained, where teachers could not read its new items.
 
     Raises:
-        DataError: nothing is told about new items, or vectors where there were texts, or texts where there were
-            vectors.
+        DataError: nothing is told about new items, or vectors where there were texts or others, or texts where there
+            were vectors.
+        ConfigError: there are no images where the configuration says so.
     """
     *_, block = blocks
     readers = {f"teachers.{name}": teacher for name, teacher in config.teachers.items() if KINDS[teacher.type].content}
@@ -66,12 +68,13 @@ def check_content(blocks: Sequence[Block], config: ContinualConfig) -> None:
             "them. Give a log with an item table (titles), or take teachers that read none, e.g. sasrec."
         )
     first = next(one for one in blocks if _new_items(one))
-    brought = [{TEXT_FEATURES, IMAGE_FEATURES} & set(one.items.column_names) for one in (first, block)]
+    brought = [_widths(one) for one in (first, block)]
     if brought[0] != brought[1]:
         raise DataError(
-            f"block {block.number} brings the vectors {sorted(brought[1])} of its items, but block {first.number} "
-            f"brought {sorted(brought[0])}: they would not lie in one space. Give all blocks the same columns."
+            f"block {block.number} brings the vectors {brought[1]} (column: width) of its items, but block "
+            f"{first.number} brought {brought[0]}: they would not lie in one space. Give all blocks the same columns."
         )
+    check_images(config.images.folder, {block.domain: _domain(block, [block])})
     for where, teacher in readers.items():
         content_of([block], teacher, config, where)
 
@@ -80,6 +83,12 @@ def _domain(block: Block, blocks: Sequence[Block]) -> Domain:
     tables = [table_of(one.items) for one in blocks if len(one.items)]
     items = Dataset(pa.concat_tables(tables, promote_options="default").combine_chunks()) if tables else block.items
     return Domain(block.domain, block, items)
+
+
+def _widths(block: Block) -> dict[str, int]:
+    """Of the vectors that a block brings, by column."""
+    table = table_of(block.items)
+    return {name: len(table[name][0]) for name in (TEXT_FEATURES, IMAGE_FEATURES) if name in table.column_names}
 
 
 def _new_items(block: Block) -> int:

@@ -24,11 +24,10 @@ from ..data.stream import Block, check_stream
 from ..errors import ConfigError, DataError, SeqKDError
 from ..evaluation.consensus import consensus_metrics
 from ..evaluation.stream import block_metrics
-from ..pipeline.kinds import KINDS
 from ..recommenders.recommender import RecommenderModel
-from ..recommenders.user_configuration import UserRecommenderConfig
+from .configuration import check_queries
 from .content import check_content, content_of, new_learner
-from .fit import fit, part_of, require_sets
+from .fit import fit, part_of
 from .learning import Source, distil, learn
 from .measured import write_metrics
 from .proxies import follow
@@ -57,6 +56,7 @@ class Evolution(Run):
         """
         blocks = [*self.blocks, block]
         self._require_next(blocks)
+        self._begin()
         try:
             self._cycle(blocks)
         except ConfigError:  # no fault of the block
@@ -140,7 +140,8 @@ class Evolution(Run):
         """Raises:
         DataError: the last of the blocks does not follow the others, is not the one that was begun, or does not tell
             what teachers read about new items.
-        ConfigError: it is none for models that know users, or too small for what is to be measured.
+        ConfigError: it is none for models that know users, or for those that read histories, or too small for what is
+            to be measured.
         """
         block, k = blocks[-1], len(blocks) - 1
         if block.number != k:
@@ -149,13 +150,11 @@ class Evolution(Run):
         begun = self.folder / str(k) / "block"
         if begun.exists() and Block.load(begun).fingerprint != block.fingerprint:
             raise DataError(
-                f"block {k} was begun with other interactions than these. Give the same to go on with it, or remove "
-                f"{self.folder / str(k)} to begin it anew."
+                f"block {k} was begun with other interactions or items than these. Give the same to go on with it, or "
+                f"remove {self.folder / str(k)} to begin it anew."
             )
         models = {"student": self.config.student, **{f"teachers.{n}": t for n, t in self.config.teachers.items()}}
-        for where, model in models.items():
-            if issubclass(KINDS[model.type].config, UserRecommenderConfig):
-                require_sets(block, f"{where} ({model.type})")
+        check_queries(models, block.queries, f"block {block.number} asks")
         if max(self.config.cutoffs) >= len(block.catalogue):
             raise ConfigError(
                 f"cutoffs {self.config.cutoffs} of {len(block.catalogue)} items say nothing. Give smaller ones in a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..data.stream_cut import cut_stream
 from ..errors import ConfigError
 from ..evaluation.stream import StreamMatrix
 from .baselines import BASELINES, Chain
-from .configuration import BlockConfig, ContinualConfig
+from .configuration import ContinualConfig
 from .evolution import Evolution
 from .fit import FitConfig
 from .report import SLICES, write_report
@@ -29,7 +29,7 @@ class StreamExperiment:
 
     Args:
         data: a folder in the format of CCD's streams, a log, or `synthetic`.
-        cut: of a log: `blocks` or `period`, and `base`, see `cut_stream`.
+        cut: of a log: `blocks` or `period`, and `base`, see `cut_stream`; what a block is, `run.blocks` says.
         run: the student, its teachers and how they learn.
         baselines: of the student, by name in `BASELINES`; `teacher_baselines`: of each teacher.
         student_alone: how a student is trained afresh by labels alone; by default as it is generated, without methods.
@@ -51,9 +51,12 @@ class StreamExperiment:
         unknown = {*self.baselines, *self.teacher_baselines} - set(BASELINES)
         if unknown:
             raise ConfigError(f"there are no baselines {sorted(unknown)}; choose some of {list(BASELINES)}.")
-        settings = {"blocks", "period", "base", *(each.name for each in fields(BlockConfig))}
-        if set(self.cut) - settings:
-            raise ConfigError(f"cut names {sorted(set(self.cut) - settings)}; choose some of {sorted(settings)}.")
+        settings = ("blocks", "period", "base")
+        if set(self.cut) - set(settings):
+            raise ConfigError(
+                f"cut names {sorted(set(self.cut) - set(settings))}; choose some of {settings}. How a block is split "
+                "stands in run.blocks."
+            )
         if not self.seeds:
             raise ConfigError("seeds is empty; give at least one, e.g. [0].")
 
@@ -72,7 +75,7 @@ def read_stream(experiment: StreamExperiment) -> list[Block]:
         )
         if len(markets) != 1:
             raise ConfigError(f"{experiment.data} holds the domains {sorted(markets)}, but a stream is of one.")
-        blocks = cut_stream(next(iter(markets.values())), **{**vars(experiment.run.blocks), **experiment.cut})
+        blocks = cut_stream(next(iter(markets.values())), **vars(experiment.run.blocks), **experiment.cut)
     return blocks[: experiment.blocks]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,21 @@ class Run:
         self.folder = Path(folder)
         begun = ContinualConfig.load(self.folder) if (self.folder / FILE_NAME).exists() else None
         if begun is None and config is None:
-            raise ConfigError(f"there is no run in {self.folder} yet. Give a configuration, e.g. ContinualConfig().")
+            raise ConfigError(
+                f"there is no run in {self.folder} yet. Give a configuration: --config FILE, or Evolution(folder, "
+                "ContinualConfig())."
+            )
         if begun is not None and config not in (None, begun):
-            raise ConfigError(f"the run in {self.folder} was begun with another configuration. Take another folder.")
+            other = [each.name for each in fields(begun) if getattr(begun, each.name) != getattr(config, each.name)]
+            raise ConfigError(
+                f"the run in {self.folder} was begun with another configuration; {other} differ. Leave the new one out "
+                "to go on, or take another folder."
+            )
         self.config: ContinualConfig = begun or config  # type: ignore[assignment]
-        if begun is None and PartialState().is_main_process:
+
+    def _begin(self) -> None:
+        """Note the configuration: from now on the run goes on with it."""
+        if not (self.folder / FILE_NAME).exists() and PartialState().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder)
 
@@ -55,6 +66,12 @@ class Run:
     def blocks(self) -> list[Block]:
         """Those that were learned, in order."""
         return [Block.load(folder / "block") for folder in self._learned()]
+
+    @property
+    def begun(self) -> Block | None:
+        """The block in whose cycle an earlier attempt stopped: give it to `step` to go on."""
+        place = self.folder / str(len(list(self._learned()))) / "block"
+        return Block.load(place) if place.exists() else None
 
     def model(self, k: int, stage: str) -> RecommenderModel:
         """A model as it was after a block: `student`, `generated`, `stability`, `plasticity` or `teachers/<name>`."""
@@ -92,7 +109,9 @@ class Run:
         metric = metric or self.config.metric
         folders = list(self._learned())
         if not folders:
-            raise ConfigError(f"the run in {self.folder} has learned no block yet. Feed one: Evolution.step(block).")
+            raise ConfigError(
+                f"the run in {self.folder} has learned no block yet. Feed one: --data FILE, or Evolution.step(block)."
+            )
         names = {"student": "student, at once", "generated": "student, distilled"}
         names |= {f"teachers/{name}": f"teacher {name}" for name in self.config.teachers}
         names |= {"teachers": "teachers together"}
