@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--data", default="citeulike", choices=list(FILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--grid", type=json.loads, default={}, metavar="JSON", help="by run, instead of GRID's")
     parser.add_argument("--teachers", type=int, default=None, help="seed of the teachers of all students")
     parser.add_argument("--width", type=int, default=20, help="of the student")
     parser.add_argument("--epochs", type=int, default=500)
@@ -70,7 +71,8 @@ def main() -> None:
         bench.consensus_of(bench.taught_by(seed))
         for run in options.runs:
             if seed == 0 and run in GRID:
-                points = [dict(zip(GRID[run], values, strict=True)) for values in product(*GRID[run].values())]
+                grid = options.grid.get(run, GRID[run])
+                points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
             else:  # an ablation has the settings of the whole
                 points = [bench.best(run.split(",")[0])]
             for point in points:
@@ -133,7 +135,7 @@ class Students(Bench):
                 label_weight, knowledge = 0.0, self.checkpoints(teachers)
             distiller = Distiller(student, {name: method}, {name: point["weight"]}, knowledge, label_weight)
         training = {**TRAINING, **{key: value for key, value in point.items() if key in TRAINING}}
-        folder = OUTPUT / self.options.data / "runs" / f"student-{seed}"
+        folder = OUTPUT / self.options.data / "runs" / f"{run}-{seed}"  # its own: two may run at a time
         trainer = self.trainer(distiller, training, seed, folder)
         trainer.train()
         seconds = time.time() - started

@@ -13,7 +13,8 @@ import yaml
 from transformers import BertConfig, BertModel
 
 import seqkd
-from seqkd import cli
+from seqkd import cli, pipeline
+from seqkd.config import ModelConfig
 from seqkd.continual.evolution import Evolution
 from tests.continual.small import config, market
 from tests.tiny import ITEMS, tiny_sasrec, tiny_split
@@ -123,7 +124,7 @@ def test_a_model_that_recommends_nothing_is_refused(tmp_path, capsys):
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     BertModel(config).save_pretrained(tmp_path)
     assert cli.main(["recommend", str(tmp_path), "--history", "item1"]) == 2
-    assert "is a BertModel, which does not recommend items" in capsys.readouterr().err
+    assert "is a model of type 'bert', which recommends no items" in capsys.readouterr().err
 
 
 def test_convert_gives_a_model_folder(golden, tmp_path, capsys):
@@ -172,6 +173,87 @@ def test_recommend_wants_somebody(tmp_path, capsys):
     assert cli.main(["recommend", str(tmp_path / "model")]) == 2 and "Give --history" in capsys.readouterr().err
     assert cli.main(["recommend", str(tmp_path / "model"), "--user", "u1"]) == 2
     assert "SASRecModel knows no users" in capsys.readouterr().err
+
+
+def test_what_is_no_model_is_one_line_that_names_the_model_beside_it(tmp_path, model_folder, capsys, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(model_folder, run / "student")
+    (run / "config.json").write_text('{"student": {"type": "mf"}}')  # as a run on a stream has it
+    for name, text in {"damaged": "{", "list": "[1]", "foreign": '{"model_type": "foo"}', "empty": None}.items():
+        (tmp_path / name).mkdir()
+        if text is not None:
+            (tmp_path / name / "config.json").write_text(text)
+    (tmp_path / "foreign" / "model.safetensors").touch()
+    shutil.copytree(model_folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.chdir(tmp_path)
+    for name, says in (
+        ("run", f"Did you mean {Path('run', 'student')}?"),
+        ("damaged", "its config.json is damaged"),
+        ("list", "its config.json names no model_type"),
+        ("foreign", "does not recognize this architecture"),
+        ("empty", "it has no config.json. Give the folder"),
+        ("bare", "it has no weights (model.safetensors)"),
+        ("run/config.json", "is a file"),
+        ("nowhere", "there is no folder 'nowhere'"),
+        ("no where", "there is no folder 'no where'"),
+    ):
+        assert cli.main(["recommend", name, "--history", "item1"]) == 2, name
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and told.count("\n") == 1 and says in told, told
+        assert "internet" not in told, told
+    assert cli.main(["recommend", str(Path("run", "student")), "--history", "item1"]) == 0
+
+
+def knowing(kind, folder, split):
+    """An untrained model with a user table, and its folder."""
+    model = pipeline.new_model(split, ModelConfig(kind, {"hidden_size": 4}), "model", 0)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["mf", "fm"])
+def test_recommend_says_where_it_does_not_know_what_a_user_has(kind, tmp_path, capsys):
+    split = tiny_split()
+    model = knowing(kind, tmp_path / "model", split)
+    has = split.catalogue.decode(split.train[0]["item_ids"])
+    ask = ["recommend", str(tmp_path / "model"), "--user", "u0", "-k", str(ITEMS)]
+    assert cli.main(ask) == 0
+    out, error = capsys.readouterr()
+    assert {row.split("\t")[1] for row in out.splitlines()} == set(split.catalogue.item_ids), "what u0 has, too"
+    assert error == "what u0 has is not known here, so that it may be among these: name it with --history\n"
+    assert model.users.item_ids[0] == "u0"
+    for more in (["--history", ",".join(has)], ["--keep-seen"]):
+        assert cli.main([*ask, *more]) == 0
+        out, error = capsys.readouterr()
+        assert error == "" and len(out.splitlines()) == ITEMS - len(set(has)) * (more[0] == "--history")
+
+
+@pytest.mark.parametrize("kind", ["lightgcn", "itemae", "multvae"])
+def test_recommend_leaves_out_what_a_model_holds_of_a_user(kind, tmp_path, capsys):
+    split = tiny_split()
+    model = knowing(kind, tmp_path / "model", split)
+    has = {*split.catalogue.decode(split.train[0]["item_ids"])}
+    other = next(item for item in split.catalogue.item_ids if item not in has)
+    ask = ["recommend", str(tmp_path / "model"), "--user", "u0", "-k", str(ITEMS)]
+    assert cli.main(ask) == 0
+    out, error = capsys.readouterr()
+    told = [row.split("\t")[1] for row in out.splitlines()]
+    assert told and not has & set(told)
+    assert told == model.eval().recommend([sorted(has)], ITEMS, users=["u0"]).item_ids[0]
+    assert error == f"the {len(has)} items of u0 in training are left out: name others with --history\n"
+    assert cli.main([*ask, "--history", other]) == 0
+    out, error = capsys.readouterr()
+    assert error == "" and {row.split("\t")[1] for row in out.splitlines()} == set(told) - {other}
+    assert cli.main([*ask, "--keep-seen"]) == 0
+    out, error = capsys.readouterr()
+    assert error == "" and len(out.splitlines()) == ITEMS
+
+
+def test_the_commands_are_those_that_the_module_names(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    commands = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
+    assert "evolve" in commands and cli.__doc__ is not None and ", ".join(commands) in cli.__doc__
 
 
 def test_python_runs_it_as_a_module():
@@ -256,5 +338,6 @@ def test_evolve_says_what_is_wrong(logs, tmp_path, capsys):
     (tmp_path / "wrong.yaml").write_text("run: {studant: {type: mf}}", encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
         evolve(tmp_path / "run", "--config", tmp_path / "wrong.yaml")
-    assert stop.value.code == 2 and "studant" in capsys.readouterr().err
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: there is no setting 'studant' in run. Did you mean 'student'?\n"
     assert not (tmp_path / "run").exists()

@@ -74,4 +74,4 @@ def test_a_stream_from_a_log(tmp_path, monkeypatch):
     assert small.count("config()") == 1 and "blocks=1" in small
     (tmp_path / "small.py").write_text("from tests.continual.small import config\n" + small, encoding="utf-8")
     run = runpy.run_path(str(tmp_path / "small.py"))["run"]
-    assert len(run.blocks) == 2 and (tmp_path / "outputs" / "shop" / "report.md").is_file()
+    assert len(run.blocks) == 2 and (tmp_path / "outputs" / "market" / "report.md").is_file()

@@ -1,4 +1,4 @@
-"""The command line: look at the machine, look at data, recommend, convert, push. The work is done by the library."""
+"""The command line: doctor, check, recommend, convert, evolve, push. The work is done by the library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ from .data.stream_ccd import is_ccd, read_ccd
 from .data.stream_cut import cut_stream
 from .errors import CheckpointError, ConfigError, DataError, SeqKDError
 from .files.hub import push
+from .files.model_folder import config_of
 from .models import recformer, unisrec
+from .recommenders.configuration import RecommenderConfig
+from .recommenders.edge_recommender import EdgeRecommender
 from .recommenders.recommender import RecommenderModel, count_items
 from .recommenders.user_recommender import UserRecommender
 
@@ -68,27 +71,37 @@ def check(options: argparse.Namespace) -> None:
 def recommend(options: argparse.Namespace) -> None:
     """The best items for one history or one user, in the ids of the data."""
     disable_progress_bar()
-    parent = os.path.dirname(options.model)
-    if parent and os.path.isdir(parent) and not os.path.exists(options.model):  # else the Hub would be asked for it
-        raise CheckpointError(
-            f"there is no {os.path.basename(options.model)} in {parent}, which holds {sorted(os.listdir(parent))[:5]}."
-        )
+    config = config_of(options.model, options.revision)
+    if not isinstance(config, RecommenderConfig):
+        raise CheckpointError(f"{options.model} is a model of type {config.model_type!r}, which recommends no items.")
     model = AutoModel.from_pretrained(options.model, revision=options.revision)
-    if not isinstance(model, RecommenderModel):
-        raise CheckpointError(f"{options.model} is a {type(model).__name__}, which does not recommend items.")
     history = [item.strip() for item in options.history.split(",") if item.strip()]
     more: dict[str, Any] = {}
+    held: list[str] = []
     if options.user is not None:
         if not isinstance(model, UserRecommender):
             raise ConfigError(f"{type(model).__name__} knows no users, it reads histories. Give --history.")
         more["users"] = [options.user]
+        held = held_of(model, options.user)
     elif not history:
         raise ConfigError('nobody is asked for. Give --history "B001,B007", or --user to a model that knows users.')
-    answer = model.recommend([history], options.k, filter_seen=not options.keep_seen, **more)
+    answer = model.recommend([held + history], options.k, filter_seen=not options.keep_seen, **more)
     if answer.from_popularity[0]:
         print("no item of the history is known: these are the most popular items", file=sys.stderr)
+    elif not (history or options.keep_seen):
+        unknown = f"what {options.user} has is not known here, so that it may be among these: name it with --history"
+        known = f"the {len(held)} items of {options.user} in training are left out: name others with --history"
+        print(known if held else unknown, file=sys.stderr)
     for rank, (item, score) in enumerate(zip(answer.item_ids[0], answer.scores[0], strict=True), start=1):
         print(f"{rank}\t{item}\t{score:.4f}")
+
+
+def held_of(model: UserRecommender, user: str) -> list[str]:
+    """The items of a user that the model itself holds from training; most models hold none."""
+    if not isinstance(model, EdgeRecommender) or model.users is None or model.catalogue is None:
+        return []
+    (items,) = model.items_of(torch.from_numpy(model.users.encode([user])))
+    return model.catalogue.decode(items[items > 0].tolist())
 
 
 def convert_checkpoint(options: argparse.Namespace) -> None:

@@ -29,8 +29,8 @@ PLAIN: dict[Any, tuple[type, str]] = {  # types of values that files and the com
 }
 LISTS = (list, tuple, Sequence)
 # how jsonargparse tells of a name that it does not know, and below which other one
-UNKNOWN = re.compile(r"(?:Option '|does not accept option '|unrecognized arguments: --)(?P<name>[\w.]+)")
-BELOW = re.compile(r"(?:Parser key \"|Group ')(?P<name>[\w.]+)")
+UNKNOWN = re.compile(r"(?:[Oo]ption '|[Kk]ey '|recognized arguments: --)(?P<name>[\w.-]+)")
+BELOW = re.compile(r"(?:Parser key \"|Group ')(?P<name>[\w.-]+)")
 TEACHERS = ("sasrec", "unisrec", "recformer", "causal_recformer", "unim2rec")
 KNOW_USERS = ("mf", "lightgcn", "fm", "deepfm")  # trained on pairs of user and item
 STUDENTS = ("sasrec", *KNOW_USERS)
@@ -212,10 +212,10 @@ def parse(
         parsed = parser.parse_args(arguments)
     except ArgumentError as error:
         parser.exit(2, f"error: {_in_a_line(str(error), groups)}\n")
-    for name in groups:
-        value = parsed.get(name)
-        if isinstance(value, (str, int, float, list)):  # which jsonargparse lets pass
-            parser.exit(2, f"error: {name} holds the settings {groups[name]}, got {value!r}.\n")
+    usual = parser.get_defaults()
+    for name, names in groups.items():  # jsonargparse lets pass what is no group, or nothing
+        if isinstance(usual.get(name), Namespace) and not isinstance(parsed.get(name), Namespace):
+            parser.exit(2, f"error: {name} holds settings, {', '.join(names)}, but is {parsed.get(name)!r} here.\n")
     values = vars(parser.instantiate_classes(parsed))
     return kind(**{item.name: values[item.name] for item in fields(kind)})  # type: ignore[arg-type]
 
@@ -239,8 +239,10 @@ def _in_a_line(message: str, groups: Mapping[str, Sequence[str]]) -> str:
         group, _, name = group.rpartition(".")
     where = f" in {group}" if group else ""
     close = difflib.get_close_matches(name, groups[group], n=1)
-    elsewhere = [f"{other}.{name}" for other, names in groups.items() if other and name in names]
-    hint = f"Did you mean {(close or elsewhere)[0]!r}?" if close or elsewhere else f"There are {list(groups[group])}."
+    if not close:
+        places = {each: f"{other}.{each}" for other, names in groups.items() if other for each in names}
+        close = [places[each] for each in difflib.get_close_matches(name, places, n=1)]
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are {list(groups[group])}."
     return f"there is no setting {name!r}{where}. {hint}"
 
 
@@ -262,7 +264,7 @@ def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) 
     except SeqKDError:
         raise
     except (StrictDataclassError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def check_types(kind: type, values: Mapping[str, Any], where: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import EvalResult
@@ -165,7 +166,13 @@ def test_every_protocol_has_its_limit(model, tmp_path, protocol):
     assert [name for name in PROTOCOLS if LIMITS[name] in limits] == [protocol]
 
 
-@pytest.mark.parametrize(("kind", "answers"), [("mf", "popularity, until `add_users`"), ("fm", "by the history")])
+@pytest.mark.parametrize(
+    ("kind", "answers"),
+    [
+        ("mf", "refused with a `DataError`, whatever the history, until `add_users` gives the model a row"),
+        ("fm", "answered by the history"),
+    ],
+)
 def test_the_card_of_a_model_that_knows_users(kind, answers, tmp_path):
     config, cls = {"mf": (MFConfig, MFModel), "fm": (FMConfig, FMModel)}[kind]
     known = cls(config(num_items=2, num_users=3, hidden_size=4))
@@ -173,10 +180,47 @@ def test_the_card_of_a_model_that_knows_users(kind, answers, tmp_path):
     known.set_users(Catalogue(["u1", "u2", "u3"]))
     path = write_card(tmp_path, model=known, name="small", seed=0)
     text = " ".join(path.read_text().split())
-    assert "it knows 3 users by id" in text and f"not in the file is answered {answers}" in text.replace("by p", "p")
+    assert "it knows 3 users by id" in text and f"A user who is not in the file is {answers}" in text
     assert 'model.recommend([["B1", "B2"]], users=["u1"], k=10)' in text
     assert "sequential" not in text and ModelCard.load(path).data.tags == ["seqkd", "recommender-systems"]
     known.recommend([["B1", "B2"]], users=["u1"], k=10)  # as the card says
+
+
+@pytest.mark.parametrize(("kind", "cls"), [(MFConfig, MFModel), (FMConfig, FMModel)])
+def test_what_the_card_claims_of_an_unknown_user_is_so(kind, cls, tmp_path):
+    torch.manual_seed(0)
+    known = cls(kind(num_items=3, num_users=2, hidden_size=4))
+    known.set_catalogue(Catalogue(["B1", "B2", "B3"]), torch.tensor([0.0, 1.0, 5.0, 2.0]))
+    known.set_users(Catalogue(["u1", "u2"]))
+    text = " ".join(write_card(tmp_path, model=known, name="small", seed=0).read_text().split())
+    popular = ["B2", "B3", "B1"]
+    if "is refused with a `DataError`, whatever the history, until `add_users`" in text:
+        assert cls is MFModel and LIMITS["known_users"] in text and "answered by popularity" not in text
+        for history in ([], ["B1"]):
+            with pytest.raises(DataError, match="'u3' is unknown"):
+                known.recommend([history], users=["u3"])
+        mean = known.user_embedding.weight[1:].mean(dim=0)
+        known.add_users(["u3"])
+        assert "the mean of all users, until" in text
+        torch.testing.assert_close(known.user_embedding.weight[3], mean)
+        assert known.recommend([[]], users=["u3"]).from_popularity == [False]
+    else:
+        assert cls is FMModel and "not in the file is answered by the history" in text and LIMITS["new_user"] in text
+        answered = known.recommend([["B1"], [], ["B9"]], users=["u3", "u3", "u3"], filter_seen=False)
+        assert answered.from_popularity == [False, True, True]
+        assert answered.item_ids[1:] == [popular, popular]
+        one, other = known.recommend([["B1"], ["B2"]], users=["u3", "u3"], filter_seen=False).scores
+        assert one != other, "the history tells"
+    assert "What a history holds is not recommended again" in text
+    assert known.recommend([["B1", "B2"]], users=["u1"]).item_ids == [["B3"]]
+
+
+def test_a_sequential_model_answers_by_popularity_as_its_card_says(model, tmp_path):
+    text = write_card(tmp_path, model=model, name="bare", seed=0).read_text()
+    assert LIMITS["no_history"] in text and LIMITS["known_users"] not in text and LIMITS["new_user"] not in text
+    assert model.recommend([["nothing"]]).from_popularity == [True]
+    for name in ("cold", "popular", "no_history"):
+        assert text.count(LIMITS[name]) == 1
 
 
 def test_a_card_without_results_says_so(model, tmp_path):

@@ -12,7 +12,7 @@ from seqkd.config import ModelConfig, TextConfig
 from seqkd.data.interactions import INTERACTIONS
 from seqkd.data.market import synthetic_market
 from seqkd.data.splits import load_markets
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, NoContentError
 
 
 def test_domains_are_read_and_split(experiment):
@@ -48,6 +48,36 @@ def test_vectors_that_the_data_brings_are_scaled_and_nothing_is_encoded():
     features = pipeline.domains.text_features(domain, TextConfig(encoder="nowhere"))
     assert features[0] == pytest.approx([3 / np.sqrt(12.5), 4 / np.sqrt(12.5)])  # mean square (9 + 16) / 2
     assert features[1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("items", "fields", "says"),
+    [
+        (
+            {"title": ["a", ""], "brand": ["", ""]},
+            ("titel",),
+            r"text.fields is \['titel'\], .* are in \['title'\]\. Name",
+        ),
+        (
+            {"title": ["", ""], "brand": ["", ""]},
+            ("titel",),
+            r"are none in \['title', 'brand'\] .*titles, or take .*sasrec",
+        ),
+        ({"title": [".", "."]}, ("title",), r"There are none in \['title'\] of the item table. Give one with titles"),
+        ({}, ("title",), "There is no item table. Give one with titles, or take teachers"),
+        (
+            {"title": ["a", "b"], "text_features": [[0.0], [0.0]]},
+            ("title",),
+            "its column text_features are zero. Encode",
+        ),
+    ],
+)
+def test_items_without_a_text_are_told_by_the_columns_there_are(items, fields, says):
+    domain = pipeline.Domain("shop", None, Dataset.from_dict({"item_id": ["a", "b"], "domain": ["shop"] * 2, **items}))
+    with pytest.raises(NoContentError, match=f"^shop: no item has a text, but a teacher reads texts. .*{says}") as told:
+        pipeline.domains.text_features(domain, TextConfig(fields=fields))
+    assert isinstance(told.value, ConfigError)  # as experiments expect
+    assert ("sasrec" in str(told.value)) == ("Give one" in str(told.value)), "advice only where it helps"
 
 
 def test_a_missing_text_encoder_names_the_command(monkeypatch):

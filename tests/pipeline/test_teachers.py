@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seqkd import pipeline
+from seqkd.errors import CheckpointError, ConfigError
 from tests.pipeline.small import untrained, with_teacher
 
 
@@ -54,3 +55,25 @@ def test_a_teacher_can_come_from_a_folder(experiment, books, tmp_path):
     teacher.save_pretrained(tmp_path / "teacher")
     loaded = pipeline.new_teacher(with_teacher(experiment, pretrained=str(tmp_path / "teacher")), books, "wide", 0)
     assert torch.equal(loaded.item_embeddings(), teacher.item_embeddings())
+
+
+def test_a_teacher_that_is_nowhere_is_told_by_its_setting(experiment, books, tmp_path):
+    """Before anything is read, and where it is loaded."""
+    (teacher,) = untrained(books, 4)
+    teacher.save_pretrained(tmp_path / "models" / "teacher")
+    for name, says in (
+        ("nowhere", "there is no folder 'nowhere', and no such model of the Hub"),
+        (str(tmp_path / "models" / "teachr"), r"there is no teachr in .*, which holds \['teacher'\]"),
+        (str(tmp_path / "models"), r"it has no config.json. Did you mean .*teacher\?"),
+    ):
+        lost = with_teacher(experiment, pretrained=name)
+        for ask in (
+            lambda lost=lost: pipeline.prepare(lost),
+            lambda lost=lost: pipeline.new_teacher(lost, books, "wide", 0),
+        ):
+            with pytest.raises(ConfigError, match=rf"^teachers\.wide\.pretrained: .*{says}.* leave it out") as refused:
+                ask()
+            assert "\n" not in str(refused.value) and "internet" not in str(refused.value)
+    (tmp_path / "models" / "teacher" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is cut or damaged"):
+        pipeline.new_teacher(with_teacher(experiment, pretrained=f"{tmp_path}/models/teacher"), books, "wide", 0)

@@ -45,13 +45,16 @@ LIMITS = {
     "cold": "An item that had no interactions in training is hardly ever recommended, and an item that is not in "
     "`item_ids.json` never, until `add_items` is called.",
     "popular": "Popular items are recommended more often than their share, as in the interactions; what teachers and "
-    "student have in common is taken over, biases included. A history without a known item is answered by popularity.",
+    "student have in common is taken over, biases included.",
+    "no_history": "A history without a known item is answered by popularity.",
+    "new_user": "A user who is not in `user_ids.json`, with a history without a known item, is answered by popularity.",
+    "known_users": "A user who is not in `user_ids.json` gets no answer, not even the most popular items.",
     "zero_shot": "Results are zero-shot: the model had no training beyond pre-training. That had seen the training "
     "interactions of these very domains, and numbers of a domain that it never saw are lower.",
     "content": "Items are told apart by their content alone. Items without any, or in words that the encoder does "
     "not know, are ranked all alike.",
     "popular_teacher": "Popular items are recommended more often than their share, as in the interactions, and "
-    "students take that over. A history without a known item is answered by popularity.",
+    "students take that over.",
     "reconstructed": "Where a paper leaves a formula open, seqkd's reconstruction is used; `docs/papers.md` of seqkd "
     "tells what is stated and what is reconstructed.",
 }
@@ -146,7 +149,7 @@ def write_card(
             results=Markup(table(results, ks, escape=plain)) if results else None,
             data=data,
             training=training or {},
-            limits=[*_limits(results, methods, bool(pretrained_on)), *limits],
+            limits=[*_limits(model, results, methods, bool(pretrained_on)), *limits],
             papers=_papers({**{type(method).__name__: method.paper for method in methods}, **(papers or {})}),
         )
     )
@@ -191,11 +194,17 @@ def _describe(model: RecommenderModel) -> dict[str, Any]:
     }
 
 
-def _limits(results: Sequence[Result], methods: Sequence[Method], pretrained: bool) -> list[str]:
+def _limits(
+    model: RecommenderModel, results: Sequence[Result], methods: Sequence[Method], pretrained: bool
+) -> list[str]:
     wanted = [key for key in PROTOCOLS if any(result.protocol == key for result in results)]
     wanted += ["synthetic"] if any("synthetic" in result.data.lower() for result in results) else []
     wanted += ["zero_shot"] if pretrained and results else []
     wanted += ["content", "popular_teacher"] if pretrained else ["cold", "popular"]
+    if isinstance(model, UserRecommender):
+        wanted += ["new_user" if model.unknown_users else "known_users"]
+    else:
+        wanted += ["no_history"]
     wanted += ["reconstructed"] if methods else []
     return [Markup(LIMITS[key]) for key in wanted]
 

@@ -163,6 +163,7 @@ class ContinualConfig:
                     f"teachers.{name}: a {teacher.type} knows items by their ids, so that a pre-trained one knows "
                     "none of this stream. Take one that reads texts, e.g. unisrec, or leave `pretrained` out."
                 )
+            make(TextConfig, {**vars(self.text), **teacher.text}, f"teachers.{name}.text")
         models = {"student": self.student, **{f"teachers.{name}": t for name, t in self.teachers.items()}}
         for where, model in models.items():
             make(KINDS[model.type].config, model.model, f"{where}.model")  # a misspelt field is an error now

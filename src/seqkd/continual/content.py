@@ -13,7 +13,7 @@ from ..config import ModelConfig, TeacherConfig
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..data.interactions import table_of
 from ..data.stream import Block
-from ..errors import ConfigError, DataError
+from ..errors import DataError, NoContentError
 from ..pipeline.domains import Domain
 from ..pipeline.kinds import KINDS, reading_of
 from ..pipeline.preparation import check_images
@@ -46,7 +46,7 @@ def content_of(blocks: Sequence[Block], model: ModelConfig, config: ContinualCon
     try:
         with PartialState().main_process_first():
             return content(domain, reading_of(config, model, where), model.model)
-    except ConfigError as error:  # of items without a text: there, a fault of the settings, here one of the block
+    except NoContentError as error:  # there, a fault of the settings, here one of the block
         raise DataError(f"block {blocks[-1].number}: {error}") from error
 
 

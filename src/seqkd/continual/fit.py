@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from ..batches.collators import SequenceDataset
 from ..batches.target_sets import TargetSets
-from ..config import make
+from ..config import check_types, make
 from ..data.stream import Block
 from ..distiller import Distiller
 from ..errors import ConfigError
@@ -62,6 +62,7 @@ class FitConfig:
         unknown = set(self.training) - {each.name for each in fields(DistillationArguments)}
         if unknown:
             raise ConfigError(f"training names {sorted(unknown)}, which are no training arguments.")
+        check_types(DistillationArguments, self.training, "training")
         own = set(self.training) & set(OWN)
         if own:
             raise ConfigError(f"training names {sorted(own)}, which a stage sets itself; see `every` and `metric`.")

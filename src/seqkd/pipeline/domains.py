@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HOME
 from ..batches.collators import SequenceDataset
 from ..batches.target_sets import TargetSets
 from ..config import KNOW_USERS, Experiment, ImageConfig, TextConfig
-from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..data.columns import DOMAIN, IMAGE_FEATURES, ITEM_ID, TEXT_FEATURES
 from ..data.features import from_column, scale_rows
 from ..data.images import encode_images, image_paths
 from ..data.interactions import INTERACTIONS, ITEMS, table_of
@@ -24,7 +24,7 @@ from ..data.market import synthetic_market
 from ..data.split import Split, combine
 from ..data.splits import load_markets, split_by
 from ..data.text import encode_texts, item_text
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, NoContentError
 
 logger = logging.getLogger(__name__)
 SYNTHETIC = "synthetic"
@@ -86,7 +86,7 @@ def text_features(domain: Domain, text: TextConfig) -> np.ndarray:
     of a text model says nothing about items, and a row needs no statistics of the others: new items fit in.
 
     Raises:
-        ConfigError: no item has a text, or `minilm` is asked for but not installed.
+        NoContentError: no item has a text. ConfigError: `minilm` is asked for but not installed.
     """
     if domain.parts:
         return np.concatenate([text_features(part, text) for part in domain.parts])
@@ -98,11 +98,24 @@ def text_features(domain: Domain, text: TextConfig) -> np.ndarray:
             texts, text_model(text), pooling=text.pooling, max_length=text.max_length, cache_dir=CACHE
         )
     if not vectors.any():
-        raise ConfigError(
-            f"{domain.name}: no item has a text, but a teacher reads texts. Add an item table with titles, or use "
-            "sasrec teachers only."
-        )
+        raise no_text(domain, text)
     return scale_rows(vectors)
+
+
+def no_text(domain: Domain, text: TextConfig) -> NoContentError:
+    """The error of a domain none of whose items has a text, though a teacher reads texts."""
+    columns = [name for name in domain.items.column_names if name not in (ITEM_ID, DOMAIN, IMAGE_FEATURES)]
+    told = [name for name in columns if name not in (TEXT_FEATURES, *text.fields) and any(domain.items[name])]
+    if TEXT_FEATURES in columns:
+        fault = f"All vectors in its column {TEXT_FEATURES} are zero. Encode the texts again, or leave the column out."
+    elif told:
+        fault = (
+            f"text.fields is {list(text.fields)}, but the texts of the item table are in {told}. Name some of these."
+        )
+    else:
+        table = f"There are none in {columns} of the item table" if columns else "There is no item table"
+        fault = f"{table}. Give one with titles, or take teachers that read none, e.g. sasrec."
+    return NoContentError(f"{domain.name}: no item has a text, but a teacher reads texts. {fault}")
 
 
 def image_features(domain: Domain, images: ImageConfig) -> np.ndarray | None:

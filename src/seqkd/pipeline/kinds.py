@@ -32,7 +32,7 @@ from ..models.sasrec import SASRecConfig, SASRecModel
 from ..models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 from ..models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
 from ..recommenders.configuration import RecommenderConfig
-from .domains import CACHE, Domain, image_features, rows_of, text_features, text_model
+from .domains import CACHE, Domain, image_features, no_text, rows_of, text_features, text_model
 
 
 class Reading(NamedTuple):
@@ -77,8 +77,19 @@ def modalities_for(domain: Domain, reading: Reading, settings: Mapping[str, Any]
 
 
 def tokens_for(domain: Domain, reading: Reading, settings: Mapping[str, Any]) -> ItemTokens:
-    """Recformer reads the item's attributes, token by token."""
-    return processor_for(reading, settings).encode_items(rows_of(domain), cache_dir=CACHE)
+    """Recformer reads the item's attributes, token by token.
+
+    Raises:
+        NoContentError: no item of a domain has a text, so that all would be read alike.
+    """
+    tokens = processor_for(reading, settings).encode_items(rows_of(domain), cache_dir=CACHE)
+    start = 0
+    for part in domain.parts or (domain,):
+        end = start + len(part.items)
+        if not tokens.lengths[start:end].any():
+            raise no_text(part, reading.text)
+        start = end
+    return tokens
 
 
 def processor_for(reading: Reading, settings: Mapping[str, Any]) -> RecformerProcessor:

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..recommenders.user_recommender import UserRecommender
 from .domains import Domain, load_domains
 from .kinds import KINDS, reading_of
+from .teachers import check_pretrained
 from .teaching import method_of
 from .training import arguments_for
 
@@ -26,6 +27,9 @@ def prepare(experiment: Experiment, *, distils: bool = True) -> dict[str, Domain
         distils: whether a student is going to be taught; where teachers are only pre-trained it may be any.
     """
     check(experiment, distils=distils)
+    for name, teacher in experiment.teachers.items():
+        if teacher.pretrained is not None:
+            check_pretrained(teacher.pretrained, f"teachers.{name}.pretrained")
     domains = load_domains(experiment)
     check_images(experiment.images.folder, domains)
     if distils:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from transformers import AutoConfig, AutoModel, TrainerCallback, set_seed
+from transformers import AutoModel, PreTrainedConfig, TrainerCallback, set_seed
 
 from ..config import Experiment, TeacherConfig, make
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from ..files.model_folder import config_of
 from ..models.recformer import (
     CausalRecformerModel,
     EncodeItems,
@@ -91,14 +92,28 @@ def callbacks_of(model: RecommenderModel) -> list[TrainerCallback]:
     return [EncodeItems("evaluation")] if isinstance(model, RecformerModel) else []
 
 
-def load_pretrained(name: str) -> RecommenderModel:
-    """A teacher from a folder or the Hub, as the class that wrote it."""
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    architecture = (config.architectures or [""])[0]
+def load_pretrained(name: str, where: str = "pretrained") -> RecommenderModel:
+    """A teacher from a folder or the Hub, as the class that wrote it.
+
+    Args:
+        where: the setting that names it.
+
+    Raises:
+        ConfigError: there is no such model. CheckpointError: its weights are incomplete or damaged.
+    """
+    architecture = (check_pretrained(name, where).architectures or [""])[0]
     for kind in KINDS.values():
         if kind.pretraining is not None and kind.pretraining.__name__ == architecture:
             return kind.pretraining.from_pretrained(name)
     return AutoModel.from_pretrained(name)
+
+
+def check_pretrained(name: str, where: str) -> PreTrainedConfig:
+    """The configuration of a model to start from; arguments and errors as of `load_pretrained`."""
+    try:
+        return config_of(name)
+    except CheckpointError as error:
+        raise ConfigError(f"{where}: {error} To begin from scratch, leave it out.") from error
 
 
 def new_teacher(
@@ -119,11 +134,11 @@ def teacher_for(
     """As `new_teacher`, of one teacher's configuration; `settings` say how items are read.
 
     Raises:
-        ConfigError: the pre-trained model is of another type.
+        ConfigError: there is no such pre-trained model, or it is of another type.
     """
     kind = KINDS[config.type]
     if config.pretrained is not None:
-        pretrained = load_pretrained(config.pretrained)
+        pretrained = load_pretrained(config.pretrained, f"{where}.pretrained")
         if pretrained.config.model_type != kind.config.model_type:  # a subclass would do for isinstance
             raise ConfigError(
                 f"{where}.pretrained: {config.pretrained} holds a {type(pretrained).__name__}, but the type is "
