@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from .distiller import Distiller
     from .evaluation.head_selection import best_head
     from .evaluation.ranks import rank_targets
-    from .evaluation.stream import StreamMatrix, block_metrics, matrix_table, stream_table
+    from .evaluation.stream import block_metrics
+    from .evaluation.stream_matrix import StreamMatrix, matrix_table, stream_table
     from .figures.stream import stream_figure
     from .files.hub import push
     from .knowledge import Knowledge
@@ -137,7 +138,7 @@ _LATER = {
     "SequenceDataset": "batches.collators",
     "SoftLabels": "method",
     "Split": "data.split",
-    "StreamMatrix": "evaluation.stream",
+    "StreamMatrix": "evaluation.stream_matrix",
     "TargetSets": "batches.target_sets",
     "Trajectory": "knowledge.trajectory",
     "UnKD": "methods.unkd",
@@ -163,7 +164,7 @@ _LATER = {
     "load_interactions": "data.interactions",
     "load_markets": "data.splits",
     "load_trajectories": "knowledge.trajectory",
-    "matrix_table": "evaluation.stream",
+    "matrix_table": "evaluation.stream_matrix",
     "next_block": "data.stream_cut",
     "preset": "data.splits",
     "principal_items": "knowledge.warm_start",
@@ -174,7 +175,7 @@ _LATER = {
     "read_ccd": "data.stream_ccd",
     "renew_edges": "continual.graph",
     "stream_figure": "figures.stream",
-    "stream_table": "evaluation.stream",
+    "stream_table": "evaluation.stream_matrix",
     "synthetic_market": "data.market",
     "temporal": "data.splits",
     "write_card": "cards.model_card",

@@ -6,7 +6,7 @@ import json
 from math import nan
 
 from seqkd.continual.report import cost_table, slice_table, write_report
-from seqkd.evaluation.stream import StreamMatrix
+from seqkd.evaluation.stream_matrix import StreamMatrix
 
 ROWS = [[0.5], [0.25, 1.0], [0.0, 0.5, 0.75]]
 

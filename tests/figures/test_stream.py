@@ -7,7 +7,7 @@ from math import nan
 import pytest
 
 from seqkd.errors import DataError
-from seqkd.evaluation.stream import StreamMatrix
+from seqkd.evaluation.stream_matrix import StreamMatrix
 from seqkd.figures import stream as module
 from seqkd.figures.labels import overlap
 

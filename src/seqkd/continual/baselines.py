@@ -14,7 +14,8 @@ from transformers import AutoModel
 from ..config import ModelConfig
 from ..data.stream import Block
 from ..data.stream_rows import whole
-from ..evaluation.stream import StreamMatrix, block_metrics
+from ..evaluation.stream import block_metrics
+from ..evaluation.stream_matrix import StreamMatrix
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
 from .content import content_of, new_learner

@@ -13,7 +13,7 @@ from ..data.stream import Block
 from ..data.stream_ccd import is_ccd, read_ccd
 from ..data.stream_cut import cut_stream
 from ..errors import ConfigError
-from ..evaluation.stream import StreamMatrix
+from ..evaluation.stream_matrix import StreamMatrix
 from .baselines import BASELINES, Chain
 from .configuration import ContinualConfig
 from .evolution import Evolution

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..evaluation.stream import StreamMatrix
+from ..evaluation.stream_matrix import StreamMatrix
 
 FILE_NAME = "metrics.json"
 

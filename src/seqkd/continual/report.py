@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.report import show
-from ..evaluation.stream import StreamMatrix, matrix_table, over_seeds, stream_table
+from ..evaluation.stream_matrix import StreamMatrix, matrix_table, over_seeds, stream_table
 from ..figures.stream import stream_figure
 from ..files.markdown import grid
 

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from ..data.stream import Block
 from ..data.stream_cut import next_block
 from ..errors import ConfigError, SeqKDError
-from ..evaluation.stream import StreamMatrix
+from ..evaluation.stream_matrix import StreamMatrix
 from ..recommenders.recommender import RecommenderModel
 from .configuration import FILE_NAME, ContinualConfig
 from .ledger import COST, Ledger

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..evaluation.report import pretty
-from ..evaluation.stream import StreamMatrix, check_runs, over_seeds, seeds_of
+from ..evaluation.stream_matrix import StreamMatrix, check_runs, over_seeds, seeds_of
 from .style import FAINT, INK, SERIES, bare, new_figure, verbatim
 
 MARKERS = "osD^vPX*"
