@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from journal import about
 
-from seqkd.config import parse
 from seqkd.continual.configuration import ContinualConfig
 from seqkd.continual.evolution import Evolution
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
 from seqkd.evaluation.stream_matrix import StreamMatrix, stream_table
+from seqkd.parsing import parse
 
 RESULTS = Path("benchmarks/results/ccd")
 METRICS = ("recall@20", "ndcg@20", "new_users/recall@20", "old_users/recall@20", "new_items/recall@20")

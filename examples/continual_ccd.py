@@ -15,8 +15,8 @@ from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from seqkd import SeqKDError
-from seqkd.config import parse
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
+from seqkd.parsing import parse
 from seqkd.pipeline import leave_process_group, say
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ccd" / "synthetic.yaml"

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from seqkd import pipeline
-from seqkd.config import make, parse, read_experiment
+from seqkd.config import read_experiment
 from seqkd.continual.configuration import STAGES
 from seqkd.continual.experiment import StreamExperiment
+from seqkd.parsing import parse
 from seqkd.pipeline import KINDS
+from seqkd.settings import make
 from seqkd.training_args import DistillationArguments
 
 ROOT = Path(__file__).resolve().parents[1]

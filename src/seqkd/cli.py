@@ -21,7 +21,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
 from .cards.model_card import LIMITS
-from .config import parse
 from .continual.evolution import Evolution
 from .continual.experiment import StreamExperiment
 from .data.columns import PROTOCOLS
@@ -34,6 +33,7 @@ from .errors import CheckpointError, ConfigError, DataError, SeqKDError
 from .files.hub import push
 from .files.model_folder import config_of
 from .models import recformer, unisrec
+from .parsing import parse
 from .recommenders.configuration import RecommenderConfig
 from .recommenders.edge_recommender import EdgeRecommender
 from .recommenders.recommender import RecommenderModel, count_items

@@ -1,36 +1,15 @@
-"""The settings of a whole experiment, from YAML and the command line, checked before anything runs."""
+"""The settings of a whole experiment, checked before anything runs."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import sys
-from argparse import ArgumentError
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from jsonargparse import ArgumentParser, Namespace
-from transformers import PreTrainedConfig
+from .errors import ConfigError
+from .parsing import parse
 
-from .errors import ConfigError, SeqKDError
-
-Made = TypeVar("Made")
-PLAIN: dict[Any, tuple[type, str]] = {  # types of values that files and the command line have, and what we call them
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-    bool: (bool, "true or false"),
-    str: (str, "text"),
-    NoneType: (NoneType, "null"),
-}
-LISTS = (list, tuple, Sequence)
-# how jsonargparse tells of a name that it does not know, and below which other one
-UNKNOWN = re.compile(r"(?:[Oo]ption '|[Kk]ey '|recognized arguments: --)(?P<name>[\w.-]+)")
-BELOW = re.compile(r"(?:Parser key \"|Group ')(?P<name>[\w.-]+)")
 TEACHERS = ("sasrec", "unisrec", "recformer", "causal_recformer", "unim2rec")
 KNOW_USERS = ("mf", "lightgcn", "fm", "deepfm")  # trained on pairs of user and item
 STUDENTS = ("sasrec", *KNOW_USERS)
@@ -178,125 +157,9 @@ class Experiment:
 
 
 def read_experiment(arguments: Sequence[str] | None = None, default: str | os.PathLike | None = None) -> Experiment:
-    """Parse `--config file.yaml` and `--name value` overrides; a misspelt name is an error.
-
-    Args:
-        arguments: those of the command line by default.
-        default: the YAML file that holds when the command line names none.
-    """
+    """The experiment of the command line, checked; arguments and errors are those of `parse`."""
     experiment = parse(
         Experiment, "Distil a small sequential recommender from pre-trained teachers.", arguments, default
     )
     experiment.check()
     return experiment
-
-
-def parse(
-    kind: type[Made],
-    description: str,
-    arguments: Sequence[str] | None = None,
-    default: str | os.PathLike | None = None,
-) -> Made:
-    """A dataclass of settings from the command line and its `--config`; arguments as of `read_experiment`.
-
-    What cannot be read ends the program with exit code 2 and one line, which names the closest setting.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if default is not None and not any(argument.split("=")[0] == "--config" for argument in arguments):
-        arguments = ["--config", str(default), *arguments]
-    parser = ArgumentParser(description=description, exit_on_error=False)  # it would print its whole usage first
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
-    parser.add_class_arguments(kind, nested_key=None)
-    groups = dict(_groups(kind))
-    try:
-        parsed = parser.parse_args(arguments)
-    except ArgumentError as error:
-        parser.exit(2, f"error: {_in_a_line(str(error), groups)}\n")
-    usual = parser.get_defaults()
-    for name, names in groups.items():  # jsonargparse lets pass what is no group, or nothing
-        if isinstance(usual.get(name), Namespace) and not isinstance(parsed.get(name), Namespace):
-            parser.exit(2, f"error: {name} holds settings, {', '.join(names)}, but is {parsed.get(name)!r} here.\n")
-    values = vars(parser.instantiate_classes(parsed))
-    return kind(**{item.name: values[item.name] for item in fields(kind)})  # type: ignore[arg-type]
-
-
-def _groups(kind: Any, name: str = "") -> Iterator[tuple[str, list[str]]]:
-    """The settings of a dataclass, and of those inside it by their dotted names."""
-    yield name, [item.name for item in fields(kind)]
-    for item, wanted in get_type_hints(kind).items():
-        for inner in (wanted, *get_args(wanted)):  # also by name, as teachers, or optional
-            if is_dataclass(inner):
-                yield from _groups(inner, f"{name}.{item}".lstrip("."))
-
-
-def _in_a_line(message: str, groups: Mapping[str, Sequence[str]]) -> str:
-    """What jsonargparse says in one line; of a name that is no setting the closest one."""
-    unknown, below = UNKNOWN.search(message), BELOW.search(message)
-    if unknown is None:
-        return " ".join(message.split())
-    group, _, name = ".".join(found["name"] for found in (below, unknown) if found).rpartition(".")
-    while group not in groups:  # what is below a misspelt name
-        group, _, name = group.rpartition(".")
-    where = f" in {group}" if group else ""
-    close = difflib.get_close_matches(name, groups[group], n=1)
-    if not close:
-        places = {each: f"{other}.{each}" for other, names in groups.items() if other for each in names}
-        close = [places[each] for each in difflib.get_close_matches(name, places, n=1)]
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are {list(groups[group])}."
-    return f"there is no setting {name!r}{where}. {hint}"
-
-
-def make(kind: type[Made], values: Mapping[str, Any], where: str, **fixed: Any) -> Made:
-    """`kind(**values)`, where a name that is no field is an error with the closest field named.
-
-    Raises:
-        ConfigError: an unknown name, or a value that is of the wrong type or that the kind refuses.
-    """
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"{where}: {kind.__name__} has no field {name!r}.{hint}")
-    check_types(kind, values, where)
-    try:
-        return kind(**{**values, **fixed})
-    except SeqKDError:
-        raise
-    except (StrictDataclassError, ValueError) as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def check_types(kind: type, values: Mapping[str, Any], where: str) -> None:
-    """Compare values with the types that a dataclass says: numbers, text, true or false, lists of them, or null.
-
-    Others pass: what they are is for the dataclass to see.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
-    if issubclass(kind, PreTrainedConfig):  # strict: it checks all types itself
-        return
-    wanted = get_type_hints(kind)
-    for name, value in values.items():
-        if not _fits(value, wanted[name]):
-            raise ConfigError(f"{where}: {name} must be {_called(wanted[name])}, got {value!r}.")
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    origin, inside = get_origin(wanted), get_args(wanted)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inside)
-    if origin in LISTS:
-        return isinstance(value, (list, tuple)) and all(_fits(one, inside[0]) for one in value)
-    if wanted not in PLAIN:
-        return True
-    return isinstance(value, PLAIN[wanted][0]) and (wanted is bool or not isinstance(value, bool))  # True is an int
-
-
-def _called(wanted: Any) -> str:
-    """A type that `_fits` compares, in words."""
-    inside = get_args(wanted)
-    if get_origin(wanted) in (Union, UnionType):
-        return " or ".join(map(_called, inside))
-    return f"a list, each {_called(inside[0])}" if inside else PLAIN[wanted][1]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from seqkd.config import ModelConfig, TeacherConfig, parse
+from seqkd.config import ModelConfig, TeacherConfig
 from seqkd.continual.configuration import STAGES, BlockConfig, ContinualConfig
 from seqkd.continual.experiment import StreamExperiment
 from seqkd.continual.fit import FitConfig
 from seqkd.errors import ConfigError
+from seqkd.parsing import parse
 
 from .small import config
 

@@ -149,6 +149,15 @@ def test_a_folder_of_images_that_is_not_there(tmp_path):
         check_content(stream()[:1], settings(images={"folder": str(tmp_path / "nowhere")}))
 
 
+def test_a_pretrained_model_that_is_not_there_is_refused_before_anything_is_trained(tmp_path):
+    run = Evolution(tmp_path, settings(teachers={"words": {**TEACHER, "pretrained": str(tmp_path / "nowhere")}}))
+    with pytest.raises(
+        ConfigError, match=r"teachers\.words\.pretrained: .*nowhere.* To begin from scratch, leave it out"
+    ):
+        run.step(stream()[0])
+    assert not (tmp_path / "0").exists()
+
+
 def test_items_without_a_text_are_the_blocks_fault():
     log = market()
     block = next_block([], log, queries="positions")

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from ..config import ImageConfig, ModelConfig, TeacherConfig, TextConfig, make
+from ..config import ImageConfig, ModelConfig, TeacherConfig, TextConfig
 from ..data.stream_cut import SPLITS
 from ..errors import ConfigError
 from ..evaluation.consensus import LISTED
 from ..evaluation.stream import QUERIES
 from ..pipeline.kinds import KINDS
 from ..recommenders.user_configuration import UserRecommenderConfig
+from ..settings import make
 from .fit import FitConfig, methods_of
 from .graph import POLICIES
 from .growth import Init

@@ -17,7 +17,7 @@ from ..errors import DataError, NoContentError
 from ..pipeline.domains import Domain
 from ..pipeline.kinds import KINDS, reading_of
 from ..pipeline.preparation import check_images
-from ..pipeline.teachers import teacher_for
+from ..pipeline.teachers import check_pretrained, teacher_for
 from ..pipeline.training import new_model
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
@@ -56,9 +56,9 @@ def check_content(blocks: Sequence[Block], config: ContinualConfig) -> None:
     Raises:
         DataError: nothing is told about new items, or vectors where there were texts or others, or texts where there
             were vectors.
-        ConfigError: there are no images where the configuration says so.
+        ConfigError: there are no images, or no pre-trained model, where the configuration says so.
     """
-    *_, block = blocks
+    *learned, block = blocks
     readers = {f"teachers.{name}": teacher for name, teacher in config.teachers.items() if KINDS[teacher.type].content}
     if not readers or not _new_items(block):
         return
@@ -76,6 +76,8 @@ def check_content(blocks: Sequence[Block], config: ContinualConfig) -> None:
         )
     check_images(config.images.folder, {block.domain: _domain(block, [block])})
     for where, teacher in readers.items():
+        if teacher.pretrained is not None and not learned:
+            check_pretrained(teacher.pretrained, f"{where}.pretrained")
         content_of([block], teacher, config, where)
 
 

@@ -13,7 +13,6 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from ..batches.collators import SequenceDataset
 from ..batches.target_sets import TargetSets
-from ..config import check_types, make
 from ..data.stream import Block
 from ..distiller import Distiller
 from ..errors import ConfigError
@@ -24,6 +23,7 @@ from ..methods import METHODS
 from ..pipeline.teachers import callbacks_of
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
+from ..settings import check_types, make
 from ..trainer import DistillationTrainer
 from ..training_args import DistillationArguments
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 
-from ..config import make
 from ..data.stream import Block
 from ..knowledge import Knowledge
 from ..knowledge.export import export
@@ -20,6 +19,7 @@ from ..methods.lwc_kd import LWCKD, LWCKDConfig
 from ..methods.replay import Replay, ReplayConfig
 from ..recommenders.edge_recommender import EdgeRecommender
 from ..recommenders.recommender import RecommenderModel
+from ..settings import make
 from .agreement import agree
 from .configuration import ContinualConfig
 from .fit import FitConfig, fit, methods_of, rows_for

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from transformers import AutoTokenizer
 
-from ..config import ImageConfig, TeacherConfig, TextConfig, make
+from ..config import ImageConfig, TeacherConfig, TextConfig
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
 from ..models.cml import CMLConfig, CMLModel
 from ..models.deepfm import DeepFMConfig, DeepFMModel
@@ -32,6 +32,7 @@ from ..models.sasrec import SASRecConfig, SASRecModel
 from ..models.unim2rec import UniM2RecConfig, UniM2RecForPretraining, UniM2RecModel
 from ..models.unisrec import UniSRecConfig, UniSRecForPretraining, UniSRecModel
 from ..recommenders.configuration import RecommenderConfig
+from ..settings import make
 from .domains import CACHE, Domain, image_features, no_text, rows_of, text_features, text_model
 
 

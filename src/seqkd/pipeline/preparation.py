@@ -7,10 +7,11 @@ from math import inf
 from pathlib import Path
 
 from ..catalogue import PADDING
-from ..config import KNOW_USERS, Experiment, make
+from ..config import KNOW_USERS, Experiment
 from ..data.columns import IMAGE_FEATURES, PROTOCOLS
 from ..errors import ConfigError
 from ..recommenders.user_recommender import UserRecommender
+from ..settings import make
 from .domains import Domain, load_domains
 from .kinds import KINDS, reading_of
 from .teachers import check_pretrained

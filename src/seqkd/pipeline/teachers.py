@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from transformers import AutoModel, PreTrainedConfig, TrainerCallback, set_seed
 
-from ..config import Experiment, TeacherConfig, make
+from ..config import Experiment, TeacherConfig
 from ..errors import CheckpointError, ConfigError
 from ..files.model_folder import config_of
 from ..models.recformer import (
@@ -23,6 +23,7 @@ from ..models.recformer import (
 from ..models.unim2rec import UniM2RecForPretraining, UniM2RecModel
 from ..models.unisrec import UniSRecForPretraining, UniSRecModel
 from ..recommenders.recommender import RecommenderModel, count_items
+from ..settings import make
 from ..training_args import DistillationArguments
 from .domains import Domain, joint, text_model
 from .kinds import KINDS, Kind, Reading, ReadingSettings, processor_for, reading_of

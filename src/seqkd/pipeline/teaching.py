@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..batches.curriculum import Curriculum
-from ..config import Experiment, make
+from ..config import Experiment
 from ..knowledge import Knowledge
 from ..knowledge.common_lists import common_lists, labels_of
 from ..knowledge.ensemble import assemble, ensemble
@@ -15,6 +15,7 @@ from ..knowledge.export import export
 from ..method import Method
 from ..methods.ckd_mdsr import CKDMDSR, CKDMDSRConfig
 from ..recommenders.recommender import RecommenderModel
+from ..settings import make
 from .domains import Domain
 from .teachers import fold_of_rows
 

@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from ..batches.collators import SequenceDataset
 from ..batches.edges import edges_of
-from ..config import Experiment, ModelConfig, make
+from ..config import Experiment, ModelConfig
 from ..data.split import Split
 from ..distiller import Distiller
 from ..errors import ConfigError
@@ -20,6 +20,7 @@ from ..recommenders.edge_recommender import EdgeRecommender
 from ..recommenders.recommender import RecommenderModel, count_items
 from ..recommenders.user_configuration import UserRecommenderConfig
 from ..recommenders.user_recommender import UserRecommender
+from ..settings import make
 from ..trainer import DistillationTrainer
 from ..training_args import DistillationArguments
 from .domains import Domain
