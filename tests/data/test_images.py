@@ -171,6 +171,11 @@ def test_bad_settings_and_missing_pillow(monkeypatch):
         encode_images([None], "no/such-model")
 
 
+def test_a_model_that_is_not_there_is_refused_in_a_line(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no folder 'no/such-model', and no such model of the Hub"):
+        encode_images([picture(0)], "no/such-model", cache_dir=tmp_path / "cache")
+
+
 def test_weights_that_leave_the_model_random_are_refused(models, tmp_path):
     ViTModel(ViTConfig(**VISION | {"num_hidden_layers": 1})).save_pretrained(tmp_path)
     ViTImageProcessorPil(size=SQUARE).save_pretrained(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from seqkd.data import text
 from seqkd.data.text import encode_texts, item_text
-from seqkd.errors import ConfigError, DataError
+from seqkd.errors import CheckpointError, ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,12 @@ def test_bad_texts_are_refused_before_the_model_loads(texts, message):
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         encode_texts(["a"], "no/such-model", **options)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_model_that_is_not_there_is_refused_in_a_line(keeps, tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no folder 'no/such-model', and no such model of the Hub"):
+        encode_texts(["a"], "no/such-model", cache_dir=tmp_path / "cache" if keeps else None)
 
 
 def test_word_drop_is_seeded_and_drops_its_share():

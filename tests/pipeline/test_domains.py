@@ -86,6 +86,15 @@ def test_a_missing_text_encoder_names_the_command(monkeypatch):
         pipeline.domains.minilm_folder()
 
 
+@pytest.mark.parametrize("encoder", ["nobody/such-model", "nowhere"])
+def test_a_text_encoder_that_is_not_there_is_told_by_its_setting(encoder, tmp_path):
+    domain = pipeline.Domain("shop", None, Dataset.from_dict({"item_id": ["a"], "title": ["glue"]}))
+    with pytest.raises(ConfigError, match=f"^text.encoder: there is no folder .{encoder}., and no such model"):
+        pipeline.domains.text_features(domain, TextConfig(encoder=encoder))
+    with pytest.raises(ConfigError, match=r"^text.encoder: there is no gone in .*, which holds"):
+        pipeline.domains.text_features(domain, TextConfig(encoder=str(tmp_path / "gone")))
+
+
 def test_histories_for_measuring_leave_the_target_out(books):
     histories = pipeline.histories_of(books, "test", 3)
     assert [len(history) for history in histories] == [len(row.item_ids) - 1 for row in list(books.part("test"))[:3]]

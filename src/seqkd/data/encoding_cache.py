@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from transformers import AutoConfig
+
+from ..files.model_folder import config_of
 
 logger = logging.getLogger(__name__)
 MODEL_FILES = (".safetensors", ".json", ".txt", ".model")  # weights, settings of all parts, vocabularies
@@ -66,7 +67,7 @@ def _key(
             if file.suffix in MODEL_FILES:
                 digest.update(sha256_of_file(file))
     else:
-        config = AutoConfig.from_pretrained(str(model_name), revision=revision, trust_remote_code=False)
+        config = config_of(model_name, revision)
         digest.update(f"{model_name}@{config._commit_hash}".encode())
     for content in contents:
         digest.update(len(content).to_bytes(8, "little") + content)

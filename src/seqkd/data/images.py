@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModel
 
 from ..errors import CheckpointError, ConfigError, DataError
+from ..files.model_folder import config_of
 from .encoding_cache import cached, sha256_of_file
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def encode_images(
     Raises:
         ConfigError: Pillow is not installed, or `batch_size` is below 1.
         DataError: an entry is neither a path nor an image.
-        CheckpointError: the weights do not fill the model.
+        CheckpointError: there is no such model, or its weights do not fill it.
     """
     if Image is None:
         raise ConfigError('reading images needs Pillow. Install it with: pip install "seqkd[images]"')
@@ -141,6 +142,7 @@ def _read(image: str | os.PathLike | Image.Image) -> tuple[Image.Image | None, s
 def _encode(
     images: Sequence[Picture], model_name: str, revision: str | None, batch_size: int, device: str | torch.device
 ) -> np.ndarray:
+    config_of(model_name, revision)  # says kindly where there is no model
     # PIL also where torchvision is installed: the same vectors everywhere
     processor = AutoImageProcessor.from_pretrained(
         model_name, revision=revision, trust_remote_code=False, backend="pil"

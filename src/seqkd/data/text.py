@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from ..errors import ConfigError, DataError
+from ..files.model_folder import config_of
 from .encoding_cache import cached
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def encode_texts(
     Raises:
         DataError: a text is not a string, no valid Unicode or holds a NUL.
         ConfigError: a setting is out of range.
+        CheckpointError: there is no such model.
     """
     if pooling not in POOLINGS:
         raise ConfigError(f"pooling must be one of {POOLINGS}, got {pooling!r}.")
@@ -129,6 +131,7 @@ def _encode(
     batch_size: int,
     device: str | torch.device,
 ) -> np.ndarray:
+    config_of(model_name, revision)  # says kindly where there is no model
     tokenizer = AutoTokenizer.from_pretrained(model_name, revision=revision, trust_remote_code=False)
     model = AutoModel.from_pretrained(model_name, revision=revision, trust_remote_code=False, use_safetensors=True)
     model = model.to(device).eval()

@@ -24,7 +24,8 @@ from ..data.market import synthetic_market
 from ..data.split import Split, combine
 from ..data.splits import load_markets, split_by
 from ..data.text import encode_texts, item_text
-from ..errors import ConfigError, DataError, NoContentError
+from ..errors import CheckpointError, ConfigError, DataError, NoContentError
+from ..files.model_folder import config_of
 
 logger = logging.getLogger(__name__)
 SYNTHETIC = "synthetic"
@@ -144,8 +145,18 @@ def _images_of(domain: Domain, images: ImageConfig) -> np.ndarray | None:
 
 
 def text_model(text: TextConfig) -> str | Path:
-    """The text model that a setting names: `minilm` is the folder of the extra `text`."""
-    return minilm_folder() if text.encoder == "minilm" else text.encoder
+    """The text model that a setting names: `minilm` is the folder of the extra `text`.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if text.encoder == "minilm":
+        return minilm_folder()
+    try:
+        config_of(text.encoder)
+    except CheckpointError as error:
+        raise ConfigError(f"text.encoder: {error}") from error
+    return text.encoder
 
 
 def minilm_folder() -> Path:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from ...errors import ConfigError
+from ...files.model_folder import config_of
 from .configuration_recformer import RecformerConfig
 
 # Rows of the position table before that of the first token: RoBERTa counts from padding on.
@@ -38,7 +39,7 @@ def weights_from(
     name: str | os.PathLike, num_hidden_layers: int | None, fields: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields of a `RecformerConfig` and its weights, see `RecformerModel.from_text_encoder`."""
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    config = config_of(name)
     if config.model_type not in FIRST_POSITION:
         raise ConfigError(
             f"{name} is a {config.model_type!r} model; a Recformer starts from one of {sorted(FIRST_POSITION)}."
