@@ -47,8 +47,9 @@ def logits_of(model, item):
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("prior", [True, False])
-def test_scores_are_the_logits_of_the_user_and_the_prior(gradients, prior):
-    model = tiny(item_prior=prior)
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_scores_rank_items_by_the_rule_of_bayes_or_by_the_bare_logit(gradients, prior, temperature):
+    model = tiny(item_prior=prior, temperature=temperature)
     with torch.set_grad_enabled(gradients):
         queries = model(torch.arange(1, 5)).query_embeddings
         scores = model.score(queries).detach()
@@ -57,10 +58,27 @@ def test_scores_are_the_logits_of_the_user_and_the_prior(gradients, prior):
         torch.testing.assert_close(model.item_embeddings(torch.tensor([4, 1])), model.item_embeddings()[[4, 1]])
         assert not model.item_embeddings()[0].any()
     for item, users in USERS_OF.items():
-        expected = logits_of(model, item) + (math.log(max(len(users), 0.5)) if prior else 0.0)
-        torch.testing.assert_close(scores[:, item], expected, rtol=1e-9, atol=1e-12)
+        logits = logits_of(model, item) / temperature
+        likelihood = logits - logits.logsumexp(0) + math.log(max(len(users), 0.5))
+        torch.testing.assert_close(scores[:, item], likelihood if prior else logits)
     assert queries.shape[1] == model.item_embeddings().shape[1] == model.embedding_size
     assert (scores[:, 0] == torch.finfo(scores.dtype).min).all()
+
+
+def test_an_item_that_all_like_is_not_for_one_who_likes_it_most():
+    """Users 1 and 2, items with the logits (3, 3) and (1, 0), a user each: p(user 1 | item) is .50 and .73."""
+    config = ItemAEConfig(num_users=2, num_items=2, hidden_size=1)
+    model = ItemAEModel(config, torch.tensor([[1, 2], [1, 2]])).eval()
+    with torch.no_grad():
+        model.encoder.table.weight[1:] = torch.tensor([[-9.0], [9.0]])
+        model.encoder.bias.zero_()  # codes -1 and 1
+        model.user_embedding.weight[1:] = torch.tensor([[-1.0, 2.0], [-1.5, 1.5]])  # logits -w + b and w + b
+        scores = model.score(model(torch.tensor([1, 2])).query_embeddings)
+    assert scores[:, 1:].argmax(dim=1).tolist() == [1, 0], "the bare logits would give item 1 to both"
+    odds = scores[:, 2] - scores[:, 1]
+    torch.testing.assert_close(
+        odds, torch.tensor([0.73106, 0.26894], dtype=odds.dtype).div(0.5).log(), atol=1e-4, rtol=0
+    )
 
 
 def test_the_mean_over_an_epochs_pairs_is_the_multinomial_of_all_items():

@@ -17,8 +17,8 @@ class ItemAEConfig(EdgeRecommenderConfig):
     Args:
         hidden_size: D, width of an item's code; the paper's AutoRec takes 500, its shape is U -> D -> U.
         dropout_prob: share of an item's users that the encoder does not see, anew in each step.
-        item_prior: add the log of how many users an item has to its score. The likelihood says which user an item is
-            for, whatever its popularity; by Bayes' rule an item for a user needs the prior of the item, too.
+        item_prior: rank items for a user by Bayes' rule, `p(u | i) |N_i|`. Without, by the bare logit: the softmax is
+            over users, so that logits of two items have no common scale, and say nothing of how popular they are.
         loss_type: `multinomial` is all there is.
     """
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...batches.collators import UNLABELLED
 from ...catalogue import PADDING
 from ...errors import ConfigError
+from ...functional.catalogue_log_sum_exp import log_sum_exp_without
 from ...functional.losses import catalogue_log_probs
 from ...modules.factorisation import xavier_normal
 from ...modules.set_encoder import SetEncoder
@@ -25,10 +26,11 @@ LOGITS = 2**22  # made at a time: with rows as wide as a decoder's, a pass over 
 class ItemAEModel(EdgeRecommender):
     """Item-based autoencoder (AutoRec's I-AutoRec, Sedhain et al. 2015; the I-AE of HetComp), multinomial, denoising.
 
-    The logit of user u for item i is `<[w_u, b_u], [h_i, 1]>`: a row of the decoder and the code of the item. The score
-    adds the item's prior, `log |N_i|` (see `item_prior`), so it is a dot
-    product as of every recommender, `<[w_u, b_u, 1], [h_i, 1, log |N_i|]>`, D + 2 wide. It answers for the users of
-    training only.
+    The logit of user u for item i is `<[w_u, b_u], [h_i, 1]>`: a row of the decoder and the code of the item. Its
+    softmax over users tells who an item is for; which item is for a user, Bayes' rule tells (see `item_prior`):
+    `log p(i | u) = logit - log Z_i + log |N_i| + const`, Z_i being the sum over users. What depends on the item alone
+    is one more column, so the score is a dot product as of every recommender, D + 2 wide:
+    `<[w_u, b_u, 1], [h_i, 1, log |N_i| - log Z_i]>`. It answers for the users of training only.
 
     Args:
         edges: `(2, E)` internal ids of users and of their items, `edges_of(train)`.
@@ -62,9 +64,10 @@ class ItemAEModel(EdgeRecommender):
         return RecommenderOutput(query_embeddings=F.pad(self.user_embedding(user_ids), (0, 1), value=1.0))
 
     def item_embeddings(self, item_ids: Tensor | None = None) -> Tensor:
-        """`[h, 1, log |N|]`: `(I+1, D+2)`, row 0 padding; or `(*item_ids.shape, D+2)`.
+        """`[h, 1, log |N| - log Z]`: `(I+1, D+2)`, row 0 padding; or `(*item_ids.shape, D+2)`.
 
-        An item of nobody is the empty set, and counts as if half a user had it.
+        An item of nobody is the empty set, and counts as if half a user had it. Z costs as much as a ranking of all
+        users, once for serving.
 
         Raises:
             ConfigError: the model has no interactions.
@@ -84,8 +87,11 @@ class ItemAEModel(EdgeRecommender):
         if not self.config.item_prior:
             return F.pad(codes, (0, 1))
         counts = self.edges[1].long().bincount(minlength=self.config.num_items + 1)[item_ids]
-        prior = counts.to(codes.dtype).clamp(min=0.5).log().masked_fill(item_ids == PADDING, 0.0)
-        return torch.cat([codes, prior[:, None]], dim=1)
+        nobody = item_ids.new_zeros(len(item_ids), 1)
+        log_z = log_sum_exp_without(codes / self.config.temperature, self.user_embedding.weight, nobody)
+        posterior = counts.to(log_z.dtype).clamp(min=0.5).log() - log_z
+        posterior = (posterior * self.config.temperature).masked_fill(item_ids == PADDING, 0.0)
+        return torch.cat([codes, posterior[:, None].to(codes.dtype)], dim=1)
 
     def _encode(self, item_ids: Tensor) -> Tensor:
         """`[h, 1] (n, D+1)` of items `(n,)`."""
@@ -95,7 +101,7 @@ class ItemAEModel(EdgeRecommender):
     def _served(self) -> Tensor:
         """All items, encoded once until a weight changes: its version tells, though not of fused optimizers; so
         `train`, `eval` and any pass with gradients forget them too."""
-        tensors = (self.encoder.table.weight, self.encoder.bias, self.edges)
+        tensors = (self.encoder.table.weight, self.encoder.bias, self.user_embedding.weight, self.edges)
         versions: list = [self.config.num_items, *((tensor.data_ptr(), tensor._version) for tensor in tensors)]
         if self._held is None or self._held[0] != versions:
             ids = torch.arange(self.config.num_items + 1, device=self.edges.device)
