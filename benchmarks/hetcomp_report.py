@@ -84,7 +84,8 @@ def taught_by(entry: dict) -> int:
 
 
 def settings(found: list[dict]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in found[0].get("point", {}).items())
+    told = found[0].get("point", {}).items()
+    return ", ".join(f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in told)
 
 
 def show(values: list[float], percent: bool = False) -> str:
@@ -102,7 +103,7 @@ def figure(data: str, width: int, runs: dict[str, list[dict]]) -> None:
     axes = drawn.subplots()
     for run, found in runs.items():
         if found and "trace" in found[0]:
-            epochs, values = zip(*((int(epoch), value) for epoch, value in found[0]["trace"].items()), strict=True)
+            epochs, values = zip(*((float(epoch), value) for epoch, value in found[0]["trace"].items()), strict=True)
             axes.plot(epochs, values, label=run, linewidth=2 if run == "hetcomp" else 1.2)
     if runs["ensemble"]:
         axes.axhline(recall(runs["ensemble"][0]), color="black", linestyle=":", label="ensemble of the six teachers")

@@ -8,6 +8,7 @@ import torch
 
 from seqkd.functional.knowledge_construction import advance, chosen, discrepancy, importance, merge
 from seqkd.functional.votes import most_voted
+from seqkd.knowledge.ensemble import consensus
 
 WORDS = {"final_repo": True, "submission": False}  # release: does who falls behind move on?
 
@@ -143,6 +144,28 @@ def test_merging_adds_importance_over_the_union():
     assert merge(teachers, selection, 5).tolist() == [[1, 3, 2, 4, 0], [8, 7, 6, 0, 0]]
     assert merge(teachers, selection, 7).shape == (2, 7)
     torch.testing.assert_close(importance(3, 10.0), torch.tensor([1, math.exp(-0.1), math.exp(-0.2)]))
+
+
+def test_by_the_power_law_who_is_not_listed_stands_behind_the_last():
+    """Items 2 at places 3, 2, 2 of lists of 4, items 5, 7, 8 once first, 9 always last, 1 at places 2 and 3."""
+    told = importance(4, 10.0, "power").tolist()
+    assert told == pytest.approx(
+        [1 - 5**-0.05, 2**-0.05 - 5**-0.05, 3**-0.05 - 5**-0.05, 4**-0.05 - 5**-0.05], abs=1e-6
+    )
+    totals = {2: told[2] + 2 * told[1], 5: told[0], 1: told[1] + told[2], 9: 3 * told[3]}
+    assert sorted(totals, key=totals.get) == [9, 1, 5, 2]
+    lists = [torch.tensor([[7, 1, 2, 9]]), torch.tensor([[5, 2, 1, 9]]), torch.tensor([[8, 2, 6, 9]])]
+    moments, first = [[one.__getitem__] for one in lists], torch.zeros(3, 1, dtype=torch.int8)
+    assert merge(moments, first, 6, law="power")[0].tolist() == [2, 5, 7, 8, 1, 9]
+    assert merge(moments, first, 3)[0].tolist() == [2, 9, 1]
+
+
+def test_the_power_law_is_that_of_rank_consensus():
+    draw = torch.Generator().manual_seed(3)
+    lists = [torch.rand(6, 14, generator=draw).argsort(dim=1)[:, :12] + 1 for _ in range(4)]
+    agreed, _ = consensus(lists, torch.ones(4), importance="power", k=5)
+    merged = merge([[one.__getitem__] for one in lists], torch.zeros(4, 6, dtype=torch.int8), 5, law="power")
+    assert merged.tolist() == agreed.tolist()
 
 
 def test_consensus_matches_a_slow_loop():

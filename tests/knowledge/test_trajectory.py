@@ -171,7 +171,21 @@ def test_a_killed_run_and_a_killed_export_go_on(tmp_path, monkeypatch):
 def test_too_few_moments_are_told(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         _, trajectory = trained(tmp_path, num_train_epochs=1)
-    assert list(trajectory.knowledge) == ["gnn@0"] and "gnn has 0 moments before the last, not 2" in caplog.text
+    assert (
+        list(trajectory.knowledge) == ["gnn@0"]
+        and "gnn has 0 moments before the last, at [] of the final metric, not 2" in caplog.text
+    )
+
+
+def test_moments_far_from_what_was_asked_for_are_told(tmp_path, caplog):
+    near = Trajectory(SPLIT, tmp_path / "a", "gnn", k=5, fractions=(0.7, 0.9))
+    trained(tmp_path / "near", trajectory=near)
+    assert [abs(share - part) < 0.15 for share, part in zip(near.shares, near.fractions, strict=True)] == [True, True]
+    assert not caplog.text
+    far = Trajectory(SPLIT, tmp_path / "b", "gnn", k=5, fractions=(0.3, 0.9))  # the first look finds more
+    trained(tmp_path / "far", trajectory=far)
+    assert far.shares == near.shares and far.shares[0] > 0.3 + 0.15
+    assert f"gnn has 2 moments before the last, at {[round(share, 2) for share in far.shares]}" in caplog.text
 
 
 def test_an_evaluation_outside_of_training_is_no_moment(tmp_path):

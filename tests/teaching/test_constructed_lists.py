@@ -112,7 +112,16 @@ def test_teachers_of_other_queries_are_refused_before_anything_is_taught(curricu
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"top": 0}, {"depth": 0}, {"alpha": 0.0}, {"release": "first"}, {"importance": 0.0}, {"interval": 0}]
+    "wrong",
+    [
+        {"top": 0},
+        {"depth": 0},
+        {"alpha": 0.0},
+        {"release": "first"},
+        {"consensus": "linear"},
+        {"importance": 0.0},
+        {"interval": 0},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -20,8 +20,16 @@ DECIMALS = 4  # to which the authors round NDCG
 Lists = Callable[[Tensor], Tensor]  # ids (n,) to a checkpoint's lists (n, M), best first, 0 is an empty place
 
 
-def importance(length: int, scale: float) -> Tensor:
-    """Importance of each rank of a list, best first, `(length,)`: `exp(-r / scale)` with r from 0."""
+def importance(length: int, scale: float, law: str = "exponential") -> Tensor:
+    """Importance of each rank r of a list, from 0, best first, `(length,)`.
+
+    Args:
+        law: `exponential`, `exp(-r / scale)`; or `power`, `(1 / (r + 1))^0.05` (CCD, KDD'24), less what the first rank
+            behind the list has: as if items that are not listed stood there.
+    """
+    if law == "power":
+        told = torch.arange(1, length + 2).pow(-0.05)
+        return told[:-1] - told[-1]
     return torch.exp(-torch.arange(length) / scale)
 
 
@@ -110,17 +118,20 @@ def advance(
     return selection, torch.where(moves, ahead(selection), reference)
 
 
-def merge(teachers: Sequence[Sequence[Lists]], selection: Tensor, k: int, *, scale: float = 10.0) -> Tensor:
+def merge(
+    teachers: Sequence[Sequence[Lists]], selection: Tensor, k: int, *, scale: float = 10.0, law: str = "exponential"
+) -> Tensor:
     """The consensus of the checkpoints that every query learns from, `(N, k)` int32, best first, 0 fills up.
 
     Args:
         teachers: the checkpoints of each.
         selection: `(T, N)`, one of them for every teacher and query.
+        scale, law: see `importance`.
     """
     merged = torch.zeros(selection.shape[1], k, dtype=torch.int32)
     for rows in torch.arange(len(merged)).split(ROWS):
         choices = zip(teachers, selection[:, rows], strict=True)
         lists = [chosen(checkpoints, choice, start=int(rows[0])) for checkpoints, choice in choices]
-        weights = torch.cat([importance(part.shape[1], scale) for part in lists])
+        weights = torch.cat([importance(part.shape[1], scale, law) for part in lists])
         merged[rows] = most_voted(torch.cat(lists, dim=1), weights, k)[0]
     return merged

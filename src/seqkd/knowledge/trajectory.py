@@ -25,6 +25,7 @@ from .export import export
 from .knowledge import Knowledge
 
 logger = logging.getLogger(__name__)
+FAR = 0.15  # from a share that was asked for: a moment further away is another one
 NUMBERED = re.compile(r"(?P<teacher>.+)@(?P<number>\d+)")
 
 
@@ -34,8 +35,8 @@ class Trajectory(TrainerCallback):
     By default the moments are told by the metric that chooses the best model (NDCG of the valid part): what share of
     its final value the teacher had reached. The final value is known at the end only, so every evaluation that improved
     on all before is a candidate; nearest to a share counts. The last moment is the model with which the training ends:
-    the best one with `load_best_model_at_end`. Two shares that meet the same candidate make one moment, and a warning:
-    evaluate more often then.
+    the best one with `load_best_model_at_end`. Two shares that meet the same candidate make one moment; of that, and of
+    moments far from what was asked for, a warning tells: evaluate more often then.
 
     A run that was killed goes on: candidates made after the checkpoint from which it resumes are made again, an export
     continues where it stopped. Chosen candidates stay in `<folder>/moments` and can be exported again, longer say.
@@ -50,6 +51,7 @@ class Trajectory(TrainerCallback):
 
     Attributes:
         knowledge: by name, when the training has ended.
+        shares: of the final metric, reached at the moments before the last.
 
     Raises:
         ConfigError: fractions or steps are not as described; when training begins, nothing evaluates the teacher.
@@ -78,6 +80,7 @@ class Trajectory(TrainerCallback):
             raise ConfigError(f"a teacher's name holds no '@', before which it stands, and no '/', got {name!r}.")
         self.options = {"tables": tuple(tables), "k": k, "filter_seen": filter_seen, **options}
         self.knowledge: dict[str, Knowledge] = {}
+        self.shares: list[float] = []
         self.training = False  # an evaluation outside of training is no moment of it
 
     # ---- during training --------------------------------------------------------------------------------------
@@ -128,11 +131,15 @@ class Trajectory(TrainerCallback):
             final = max(metrics.values(), default=0.0) if best else [0.0, *metrics.values()][-1]
             measured = {step: metrics[step] for step in sorted(candidates) if step in metrics}
             chosen = moments_of(measured, final, self.fractions)
+            self.shares = [measured[step] / final for step in chosen]
         wanted = len(self.steps or self.fractions)
-        if len(chosen) < wanted:
+        far = any(min((abs(share - part) for share in self.shares), default=0) > FAR for part in self.fractions)
+        if len(chosen) < wanted or far:
+            shares = "" if self.steps else f", at {[round(share, 2) for share in self.shares]} of the final metric"
             logger.warning(
-                "%s has %d moments before the last, not %d: candidates were after steps %s. Evaluate more often, or "
-                "choose other moments.", self.name, len(chosen), wanted, sorted(candidates),
+                "%s has %d moments before the last%s, not %d, at %s: candidates were after steps %s. Evaluate more "
+                "often, or choose other moments.",
+                self.name, len(chosen), shares, wanted, self.steps or self.fractions, sorted(candidates),
             )  # fmt: skip
         self.knowledge = {}
         for number, step in enumerate(chosen):

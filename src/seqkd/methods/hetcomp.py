@@ -32,7 +32,8 @@ class HetCompConfig(ConstructedListsConfig):
 
     Its lambdas, 0.01 in the overall phase and 0.005 in the ranking phase, multiply a sum over the distinct users of a
     batch. Here the loss is their mean: the paper's weight is 0.01 times the distinct users of a batch, about 7.5 with
-    1,024 pairs of CiteULike. Alone, under Adam, it matters against weight decay only.
+    1,024 pairs of CiteULike. Alone, under Adam, it matters against weight decay only. Beside labels, a sum over pairs
+    in the papers and a mean here, divide it by the pairs: 0.0073.
 
     Of the two releases, the "submission" ranks all K in the ranking phase; the "final" one the first half, and the
     first tenth once more.

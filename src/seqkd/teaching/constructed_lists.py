@@ -26,6 +26,7 @@ class ConstructedListsConfig:
     top: int = 100  # K, unobserved items of the consensus
     observed: int = 10  # observed items of the consensus
     importance: float = 10.0  # ranks by which importance falls to 1/e; of the gains of the discrepancy, too
+    consensus: str = "exponential"  # how importance falls; or "power", CCD's law, by which all places of a list count
     curriculum: bool = True  # False: the converged teachers from the start
     interval: int = 10  # p, epochs between two updates
     depth: int = 50  # places of the student's and a teacher's list that are compared
@@ -41,6 +42,8 @@ class ConstructedListsConfig:
         for name in ("importance", "alpha", "decay"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.consensus not in ("exponential", "power"):
+            raise ConfigError(f"consensus must be 'exponential' or 'power', got {self.consensus!r}.")
         if self.release not in ("final", "submission"):
             raise ConfigError(f"release must be 'final' or 'submission', got {self.release!r}.")
 
@@ -70,7 +73,8 @@ class ConstructedLists(nn.Module):
         seen = [[partial(group[-1].rows, "query_seen_topk")] for group in groups]
         shape = (len(groups), groups[0][0].num_queries)
         start = torch.zeros(shape, dtype=torch.int8)
-        observed = merge(seen, start, config.observed, scale=config.importance)
+        self._merge = partial(merge, scale=config.importance, law=config.consensus)
+        observed = self._merge(seen, start, config.observed)
         self.register_buffer("selection", start if config.curriculum else start + self.last)
         self.register_buffer("reference", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("updated", torch.tensor(-1))
@@ -92,7 +96,7 @@ class ConstructedLists(nn.Module):
             self._advance(epoch.number, epoch.student_topk(self.config.depth))
         selection = self.selection.cpu()
         if self._merged is None or not torch.equal(self._merged, selection):
-            top = merge(self.teachers, selection, self.config.top, scale=self.config.importance)
+            top = self._merge(self.teachers, selection, self.config.top)
             self._merged, self.top = selection.clone(), top.to(self.selection.device)
 
     def _advance(self, number: int, student_topk: Tensor) -> None:
