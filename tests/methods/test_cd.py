@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seqkd.distiller import Distiller
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, KnowledgeError
 from seqkd.functional.soft_bce import soft_bce
 from seqkd.methods.cd import CD, CDConfig, Labelled, label
 from seqkd.teaching.guided_lists import Rankings
@@ -18,7 +18,7 @@ from .tiny_guided import begin, ranking_of
 from .tiny_rankings import batch_of, dataset, mf, near, rankings, set_split, tensor
 
 SPLIT = set_split()
-CONFIG = {"sampled": 3, "list_length": 8}
+CONFIG = {"sampled": 3, "list_length": 6}
 
 
 def distiller_of(student=None, teachers=1, **config):
@@ -99,7 +99,7 @@ def test_the_students_ranking_is_resumed_and_a_teachers_needs_none():
     begin(resumed, student, SPLIT, 1)
     pairs = zip(method.lists.drawn["t0"], resumed.lists.drawn["t0"], strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    assert method.lists.student_top.shape == (24, 8)
+    assert method.lists.student_top.shape == (24, 6)
     assert distiller_of(guide="teacher").methods["cd"].lists.student_top.shape == (24, 0)
 
 
@@ -139,6 +139,13 @@ def test_training_learns_the_teachers_scores(tmp_path):
     distiller = Distiller(student, {"cd": method}, {}, knowledge, 0.0)
     DistillationTrainer(distiller, arguments(tmp_path, **settings), dataset(SPLIT)).train()
     assert error() < 0.4 * before
+
+
+def test_lists_shorter_than_the_students_ranking_are_refused():
+    """What a teacher did not list would be taught as its last item: most of what the student ranks high."""
+    with pytest.raises(KnowledgeError, match=r"the lists of 't0' have 6 places, but 8 are compared.*list_length=6"):
+        distiller_of(list_length=8)
+    distiller_of(list_length=8, guide="teacher")
 
 
 @pytest.mark.parametrize(

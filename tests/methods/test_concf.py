@@ -346,7 +346,9 @@ def test_the_ensemble_of_heads(split):
     for head in HEADS:
         with student.answering(head):
             lists.append(best_items(student, dataset(split), 5))
-    config = HeadConsensusConfig(top=5)
+    config = HeadConsensusConfig(top=5, consistency="none")
+    by_default = consensus_topk(student, dataset(split), 4, HeadConsensusConfig(top=5))
+    assert torch.equal(by_default, consensus_topk(student, dataset(split), 4, config)), "one snapshot: no rank wanders"
     topk = consensus_topk(student, dataset(split), 4, config)
     assert topk.dtype == torch.int32
     assert torch.equal(topk.long(), head_consensus(torch.stack(lists)[None], 4, config)[0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seqkd.distiller import Distiller
-from seqkd.errors import ConfigError
+from seqkd.errors import ConfigError, KnowledgeError
 from seqkd.functional.list_ranks import ranks_in
 from seqkd.methods.dcd import DCD, DCDConfig, correction_weights, draw, dual_correction
 from seqkd.teaching.guided_lists import Rankings
@@ -157,6 +157,13 @@ def test_training_moves_the_ranking_towards_the_teacher(tmp_path):
     distiller = Distiller(student, {"dcd": method}, {}, knowledge, 0.0)
     DistillationTrainer(distiller, arguments(tmp_path, **settings), dataset(SPLIT)).train()
     assert error() < 0.6 * before
+
+
+def test_lists_of_which_all_would_be_drawn_are_refused():
+    with pytest.raises(KnowledgeError, match=r"the lists of 't0' have 6 places, but 8 are compared.*list_length=6"):
+        distiller_of(list_length=8)
+    with pytest.raises(ConfigError, match="the whole list would be drawn"):
+        DCDConfig(under=3, over=6, list_length=6)
 
 
 @pytest.mark.parametrize("wrong", [{"under": 501}, {"over": 0}, {"temperature": 0.0}, {"floor": -1.0}, {"refresh": 0}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def consensus_topk(
 
     An ensemble for comparison: it costs as much as all heads. Ranks alone count, for there is one snapshot.
     """
-    config = config or HeadConsensusConfig()
+    config = replace(config or HeadConsensusConfig(), consistency="none")
     lists = []
     for head in model.head_names:
         with model.answering(head):

@@ -22,6 +22,7 @@ from ..knowledge import Knowledge
 from ..method import Epoch, Method
 from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 from ..teaching.guided_lists import GuidedLists, Rankings
+from ..teaching.list_checks import require_length
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Labelled(NamedTuple):
 class CD(Method):
     """Binary cross-entropy between `sigma((T + b) / t1)` and `sigma(S)`, summed over the sampled items of a query.
 
-    Knowledge: `query_topk` and `query_scores`, exported with `filter_seen=True`. An item that a teacher did not list
-    gets the lowest score of its list, which it cannot exceed: export long lists. Memory: N list_length int32, saved
+    Knowledge: `query_topk` and `query_scores`, exported with `filter_seen=True` and k=list_length. An item that a
+    teacher did not list gets the lowest score of its list, which it cannot exceed. Memory: N list_length int32, saved
     with the run (none where the teacher guides), and N 2K for each teacher.
     """
 
@@ -79,6 +80,7 @@ class CD(Method):
 
     def prepare(self, student: RecommenderModel, knowledge: Mapping[str, Knowledge]) -> None:
         length = self.config.list_length if self.config.guide == "student" else 0
+        require_length(knowledge, length, student.config.num_items)
         self.lists = GuidedLists(knowledge, student.config.num_items, length, self.config.refresh)
 
     def on_epoch_begin(self, epoch: Epoch) -> None:

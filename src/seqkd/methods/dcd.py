@@ -19,6 +19,7 @@ from ..knowledge import Knowledge
 from ..method import Epoch, Method
 from ..recommenders.recommender import RecommenderModel, RecommenderOutput
 from ..teaching.guided_lists import GuidedLists, Rankings
+from ..teaching.list_checks import require_length
 from ..teaching.ranking_lists import Lists, relaxed_ranking_of
 
 
@@ -40,6 +41,11 @@ class DCDConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.under <= self.list_length or not 1 <= self.over <= self.list_length:
             raise ConfigError(f"under={self.under} and over={self.over} must lie in 1..list_length={self.list_length}.")
+        if self.floor and max(self.under, self.over) == self.list_length:
+            raise ConfigError(
+                f"under={self.under} and over={self.over} of list_length={self.list_length}: with floor={self.floor} "
+                "the whole list would be drawn whatever the student does. Draw fewer, or set floor=0."
+            )
         if not self.temperature > 0 or self.floor < 0 or self.refresh < 1:
             raise ConfigError(
                 f"temperature={self.temperature} must be above 0, floor={self.floor} not below, and "
@@ -58,8 +64,8 @@ class DCD(Method):
     The user side, as in all ports. The paper adds the same for items, ranking users; that would rank all users for
     every item with the student in each epoch, and is left out.
 
-    Knowledge: `query_topk`, exported with `filter_seen=True`. One ranking of the student's by epoch; N (list_length +
-    5T) int32, saved with the run, and N 2K for each teacher.
+    Knowledge: `query_topk`, exported with `filter_seen=True` and k=list_length. One ranking of the student's by epoch;
+    N (list_length + 5T) int32, saved with the run, and N 2K for each teacher.
     """
 
     config_class = DCDConfig
@@ -77,6 +83,7 @@ class DCD(Method):
 
     def prepare(self, student: RecommenderModel, knowledge: Mapping[str, Knowledge]) -> None:
         config = self.config
+        require_length(knowledge, config.list_length, student.config.num_items)
         self.lists = GuidedLists(knowledge, student.config.num_items, config.student_length, config.refresh)
 
     def on_epoch_begin(self, epoch: Epoch) -> None:

@@ -27,6 +27,25 @@ def require_unseen(knowledge: Mapping[str, Knowledge]) -> None:
             )
 
 
+def require_length(knowledge: Mapping[str, Knowledge], length: int, num_items: int) -> None:
+    """Refuse lists so short that what is compared with them is mostly beyond their end.
+
+    Args:
+        length: places that are read of each; at most `num_items` can be.
+
+    Raises:
+        KnowledgeError: naming the teacher and its length.
+    """
+    wanted = min(length, num_items)
+    for name, said in knowledge.items():
+        places = said.tables["query_topk"].shape[1]
+        if places < wanted:
+            raise KnowledgeError(
+                f"the lists of {name!r} have {places} places, but {wanted} are compared. Export them with k={wanted}, "
+                f"or set list_length={places}."
+            )
+
+
 def require_training_queries(answered: Mapping[str, int], positives: Positives) -> None:
     """Refuse teachers that answer more or fewer queries than training asks: their rows are about other users.
 
