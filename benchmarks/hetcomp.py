@@ -26,7 +26,7 @@ from hetcomp_data import FILES, KS, PROTOCOL, metrics_of_lists
 from heterogeneous_teachers import KINDS, OUTPUT, RESULTS, Bench
 from journal import about
 
-from seqkd import Distiller, Knowledge, export, load_trajectories, rank_consensus, rank_targets
+from seqkd import Distiller, Knowledge, by_rank, export, load_trajectories, rank_consensus, rank_targets
 from seqkd.knowledge.ensemble import consensus
 from seqkd.knowledge.interview import best_items
 from seqkd.methods import METHODS
@@ -48,7 +48,7 @@ GRID: dict[str, dict[str, list[float]]] = {
     "alone": {"decay": [1e-3, 1e-2, 1e-1]},
     "rrd": {"weight": [1e-3, 1e-2, 1e-1, 1.0]},
     "dcd": {"weight": [1e-4, 1e-3, 1e-2, 1e-1]},
-    "full_ce": {"weight": [1.0, 10.0, 100.0, 1000.0]},
+    "full_ce": {"weight": [1.0, 10.0, 100.0, 1000.0], "scale": [10.0, 50.0]},
     # alone in the loss a weight is none under Adam, but against decay: in the paper's units these are 1e-5 to 1e-2
     "hetcomp": {"weight": [7.5], "decay": [1e-2, 1.0, 10.0]},
 }
@@ -136,7 +136,9 @@ class Students(Bench):
         distiller = Distiller(student)
         if name:
             method = METHODS[name](METHODS[name].config_class(**settings))
-            label_weight, knowledge = 1.0, {"ensemble": self.ensemble(teachers)} if name != "hetcomp" else {}
+            label_weight, knowledge = 1.0, {}
+            if name != "hetcomp":  # of the scores, full_ce alone reads more than their order
+                knowledge = {"ensemble": by_rank(self.ensemble(teachers), point.get("scale", 10.0))}
             if name == "hetcomp":  # which has the observed items from the teachers, too
                 label_weight, knowledge = 0.0, self.checkpoints(teachers)
             distiller = Distiller(student, {name: method}, {name: point["weight"]}, knowledge, label_weight)

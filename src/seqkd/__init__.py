@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .files.hub import push
     from .knowledge import Knowledge
     from .knowledge.common_lists import common_lists, labels_of
-    from .knowledge.ensemble import ensemble, rank_consensus
+    from .knowledge.ensemble import by_rank, ensemble, rank_consensus
     from .knowledge.export import export
     from .knowledge.trajectory import Trajectory, load_trajectories
     from .knowledge.warm_start import principal_items
@@ -144,6 +144,7 @@ _LATER = {
     "UnKD": "methods.unkd",
     "UnKDConfig": "methods.unkd",
     "best_head": "evaluation.head_selection",
+    "by_rank": "knowledge.ensemble",
     "block_metrics": "evaluation.stream",
     "by_domain": "data.interactions",
     "combine": "data.split",
@@ -276,6 +277,7 @@ __all__ = [
     "best_head",
     "block_metrics",
     "by_domain",
+    "by_rank",
     "combine",
     "common_lists",
     "count_items",

@@ -9,7 +9,7 @@ import torch
 from seqkd.catalogue import Catalogue
 from seqkd.errors import KnowledgeError
 from seqkd.knowledge import Knowledge, Source
-from seqkd.knowledge.ensemble import assemble, ensemble, rank_consensus
+from seqkd.knowledge.ensemble import assemble, by_rank, ensemble, rank_consensus
 from seqkd.teaching.list_checks import require_unseen
 
 ITEMS = Catalogue("abcdefgh")
@@ -175,6 +175,16 @@ def test_deep_ranks_keep_a_finite_importance():
     both = rank_consensus([one, one])
     assert torch.equal(both.table("query_topk"), topk)
     torch.testing.assert_close(both.table("query_scores")[0], -torch.arange(2000) / 10, atol=1e-5, rtol=1e-6)
+
+
+def test_scores_by_rank_alone():
+    told = made([[3, 1, 2], [2, 0, 0], [0, 0, 0]], [[9.0, 8.9, -4.0], [1.0, LOW, LOW], [LOW] * 3], filter_seen=True)
+    ranked = by_rank(told, scale=2.0)
+    assert ranked.table("query_topk").equal(told.table("query_topk"))
+    assert ranked.table("query_scores").tolist() == [[0.0, -0.5, -1.0], [0.0, LOW, LOW], [LOW] * 3]
+    assert (ranked.source.similarity, ranked.source.options) == ("rank", {"filter_seen": True, "rank_scale": 2.0})
+    with pytest.raises(KnowledgeError, match="scale must be above 0"):
+        by_rank(told, scale=0.0)
 
 
 def test_a_consensus_refuses_what_an_ensemble_does():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..knowledge import Knowledge
-from ..knowledge.ensemble import consensus, rank_consensus
+from ..knowledge.ensemble import by_rank, consensus, rank_consensus
 
 USERS = "item_topk"
 
@@ -15,13 +15,15 @@ USERS = "item_topk"
 def agree(told: Mapping[str, Knowledge]) -> Knowledge:
     """What teachers of one block say together: rank r counts `(1 / (r + 1))^0.05`, a mean over teachers (CCD).
 
+    Their common list is scored by its ranks (see `by_rank`), for methods that read scores: that importance is flat.
+
     Args:
         told: of each teacher, `query_topk` and perhaps `item_topk`, of which the same is made.
     """
     first = next(iter(told.values()))
     if len(told) == 1:
         return first
-    together = rank_consensus(told, importance="power")
+    together = by_rank(rank_consensus(told, importance="power"))
     tables = {name: together.table(name) for name in together.tables}
     if USERS in first.tables:
         tables[USERS] = _users([one.table(USERS) for one in told.values()])

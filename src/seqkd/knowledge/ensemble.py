@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -84,6 +85,27 @@ def rank_consensus(
         "consensus", "log importance", knowledges, weights, k, {"importance": importance},
         lambda lists, share, k: consensus([topk for topk, _ in lists], share, importance=importance, k=k),
     )  # fmt: skip
+
+
+def by_rank(knowledge: Knowledge, scale: float = 10.0) -> Knowledge:
+    """The same lists, of which only the order counts: rank r from 0 has the score `-r / scale`.
+
+    A softmax of it falls to 1/e every `scale` places. That of a `power` importance is nearly flat: it says which items
+    are listed, hardly in what order, to a method that reads scores (full cross-entropy).
+
+    Raises:
+        KnowledgeError: scale is not above 0.
+    """
+    if not scale > 0:
+        raise KnowledgeError(f"scale must be above 0, got {scale}.")
+    tables = {name: knowledge.table(name) for name in knowledge.tables}
+    topk = tables["query_topk"]
+    tables["query_scores"] = (
+        (torch.arange(topk.shape[1]) / -scale).expand(topk.shape).masked_fill(topk == PADDING, LOWEST)
+    )
+    told = knowledge.source
+    source = replace(told, similarity="rank", temperature=1.0, options={**told.options, "rank_scale": scale})
+    return Knowledge.from_tables(tables, source=source, catalogue=knowledge.catalogue)
 
 
 def _merged(
