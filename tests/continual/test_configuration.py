@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from seqkd.config import ModelConfig, TeacherConfig
-from seqkd.continual.configuration import STAGES, BlockConfig, ContinualConfig
+from seqkd.continual.configuration import LAYERED, STAGES, UNWEIGHTED, BlockConfig, ContinualConfig
 from seqkd.continual.experiment import StreamExperiment
 from seqkd.continual.fit import FitConfig
 from seqkd.errors import ConfigError
 from seqkd.parsing import parse
+from seqkd.pipeline.kinds import KINDS
+from seqkd.recommenders.edge_recommender import EdgeRecommender
 
 from .small import config
 
@@ -44,6 +46,7 @@ def test_nested_values_become_settings():
     assert made.student == ModelConfig("fm")
 
 
+DRAWS = {"stability": 2, "plasticity": 1, "student": 0}
 TWO = {"a": {"type": "mf"}, "b": {"type": "mf"}}
 
 
@@ -65,6 +68,12 @@ TWO = {"a": {"type": "mf"}, "b": {"type": "mf"}}
         ({"margin": 2}, "margin is a share"),
         ({"blocks": {"split": "random", "period": "day"}}, "blocks: BlockConfig has no field 'period'"),
         ({"metric": "mrr@5"}, "metric must be"),
+        ({"graph": "decayed", "teachers": {"a": {"type": "itemae"}}}, r"\['itemae'\] count every interaction alike"),
+        ({"avoided": 3, "update_teacher": {"methods": {}}}, "avoided=3 does nothing in update_teacher"),
+        ({"update_teacher": {"methods": {"lwc_kd": {}}}, "teachers": {"a": {"type": "cml"}}}, r"lwc_kd keeps .*'cml'"),
+        ({"update_student": {"methods": {"lwc_kd": {}}}, "student": {"type": "fm"}}, r"update_student.*lwc_kd.*'fm'"),
+        ({"update_student": {"methods": {"replay": {"draws": DRAWS}}}}, r"update_student.*draws names.*'student'"),
+        ({"update_teacher": {"methods": {"replay": {"draws": {"stability": 1}}}}}, "update_teacher.*Name each"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):
@@ -78,3 +87,9 @@ def test_what_looks_like_it_is_allowed():
     config(update_teacher={"methods": {"replay": {}, "lwc_kd": {}}})  # as the release has it
     config(generate={"methods": {}})
     config(decay=1.0)  # which nothing reads
+    config(update_teacher={"methods": {"replay": {"draws": DRAWS}}})
+
+
+def test_what_holds_interactions_without_weights_is_known():
+    held = {name for name, kind in KINDS.items() if issubclass(kind.model, EdgeRecommender)}
+    assert held - {"lightgcn"} == set(UNWEIGHTED) and set(LAYERED) <= set(KINDS)

@@ -137,6 +137,18 @@ def test_a_student_far_below_the_frozen_one_is_refused(finished, tmp_path, monke
     assert [block.number for block in run.blocks] == [0, 1, 2]
 
 
+def test_a_student_is_compared_with_the_one_that_is_served(finished, tmp_path, monkeypatch):
+    """After block 1 that is the updated one (.1), for the distilled one is worse (.05), as is block 2's (.05)."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "2")
+    noted = {"student": [0.1, 0.1], "generated": [0.05, 0.05]}
+    monkeypatch.setattr(Evolution, "_noted", lambda _, k, stage: noted[stage])
+    monkeypatch.setattr(evolution, "block_metrics", lambda *_, **__: {"recall@5": 0.05})
+    with pytest.raises(DataError, match=r"0\.0500 .* has 0\.0833"):
+        Evolution(folder).step(stream()[2])
+
+
 def test_unlike_teachers_speak_together(tmp_path):
     """A graph and an autoencoder, whose scores cannot be compared, teach as one and are measured as one."""
     graph = {"type": "lightgcn", "model": {"hidden_size": 8, "num_layers": 2}}
@@ -156,6 +168,16 @@ def test_unlike_teachers_speak_together(tmp_path):
 def test_another_block_than_the_next_is_refused(finished):
     with pytest.raises(DataError, match="waits for 3"):
         Evolution(finished).step(stream()[1])
+
+
+def test_killed_while_a_student_is_replaced_the_old_one_is_still_served(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    served = Evolution(folder).student.state_dict()
+    (folder / "student").rename(folder / "student.old")
+    assert same(Evolution(folder).student.state_dict(), served)
+    Evolution(folder)._serve(2, "student")
+    assert same(Evolution(folder).student.state_dict(), weights(finished, 2, "student"))
 
 
 def test_a_run_keeps_its_configuration(finished, tmp_path):

@@ -52,6 +52,20 @@ def test_a_model_of_pairs_is_not_trained_on_histories():
         rows_for(block.train, block, mf(block))
 
 
+def test_what_a_method_draws_when_it_is_prepared_follows_the_seed(tmp_path):
+    """LWC-KD's first clusters and its small network."""
+    block, made = stream()[0], []
+    for elsewhere in (1, 2):
+        methods = methods_of(FitConfig({"lwc_kd": {"clusters": 3, "degree": 3.0}}), "here")
+        model = new_model(block, ModelConfig("lightgcn", {"hidden_size": 4, "num_layers": 1}), "model", 0)
+        settings = FitConfig(**FIT, weights={})
+        settings.training = {**TRAINING, "num_train_epochs": 1}
+        torch.manual_seed(elsewhere)  # what ran before in this process, or did not
+        fit(model, block, settings, tmp_path / str(elsewhere), seed=0, metric="recall@5", methods=methods)
+        made.append({**methods["lwc_kd"].imitation.state_dict(), **model.state_dict()})
+    assert all(torch.equal(one, other) for one, other in zip(made[0].values(), made[1].values(), strict=True))
+
+
 def test_validation_is_read_as_the_block_asks():
     sets, positions = stream()[0], stream("positions")[0]
     assert isinstance(part_of(sets, "valid", sets, mf(sets)), TargetSets)

@@ -70,18 +70,31 @@ def test_replay_hears_each_source_about_who_was_known(fitted):
     noted = learn(learner, blocks, config(), config().update_teacher, sources, Path())
     assert noted == {"epochs": 0} and fitted["metric"] == "recall@5" and fitted["block"] is blocks[1]
     assert list(fitted["knowledge"]) == ["stability", "student"] and list(fitted["methods"]) == ["replay"]
-    known = blocks[1].known_users
+    known, everyone = blocks[1].known_users, len(blocks[1].users)
     for said in fitted["knowledge"].values():
-        assert said.num_queries == known and said.catalogue == blocks[1].catalogue
+        assert said.num_queries == everyone and said.catalogue == blocks[1].catalogue
         assert said.tables["query_topk"].shape[1] == 8  # `rehearsed`
     topk = {name: said.table("query_topk") for name, said in fitted["knowledge"].items()}
     assert topk["stability"].max() <= len(blocks[0].catalogue) < topk["student"].max()
-    masked = rehearsal_rows(blocks)["item_ids"]
-    assert all(
-        not set(items) & set(row) for lists in topk.values() for items, row in zip(lists.tolist(), masked, strict=True)
-    )
-    assert len(fitted["methods"]["replay"].rows) == known
+    assert not topk["stability"][known:].any() and topk["student"][known:].any(), "of new users the student alone tells"
+    for name, block in (("stability", blocks[0]), ("student", blocks[1])):
+        masked = rehearsal_rows(blocks, block)["item_ids"]
+        assert len(masked) == (known if name == "stability" else everyone)
+        assert not any(set(items) & set(row) for items, row in zip(topk[name].tolist(), masked, strict=False))
+    had = torch.stack([torch.from_numpy(ids) for ids in blocks[1].pairs("train")])
+    new = had[:, had[1] > blocks[1].known_items]
+    assert new.shape[1] and not (topk["student"][new[0] - 1] == new[1][:, None]).any(), "nor what is had of new items"
+    assert len(fitted["methods"]["replay"].rows) == everyone
     assert fitted["avoid"] is None and fitted["rows"] is None
+
+
+def test_draws_by_source_begin_with_the_one_proxy_there_is(fitted):
+    blocks = stream()[:2]
+    chosen = config()
+    chosen.update_teacher.methods["replay"]["draws"] = {"stability": 2, "plasticity": 3, "student": 1}
+    sources = {"stability": Source(model(blocks[0]), blocks[0]), "student": Source(model(blocks[1]), blocks[1])}
+    learn(model(blocks[0]), blocks, chosen, chosen.update_teacher, sources, Path())
+    assert fitted["methods"]["replay"].config.draws == {"stability": 2, "student": 1}
 
 
 def test_the_best_of_the_sources_are_no_negatives_on_demand(fitted):

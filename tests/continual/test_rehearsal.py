@@ -27,6 +27,13 @@ def test_sets_hold_the_last_two_blocks_training_as_far_as_known():
     assert told["first_target"] == [3, 1, 2] and told["query_start"] == [0, 1, 2]
 
 
+def test_rows_for_one_who_knows_the_last_block_hold_what_is_new_in_it():
+    two = blocks()[:2]
+    told = rehearsal_rows(two, two[1])
+    assert rows(told) == {"u1": [1, 2, 3, 5], "u2": [2], "u3": [1, 3], "u4": [2, 5]}
+    assert told["first_target"] == [4, 1, 2, 2]
+
+
 def test_who_was_away_for_two_blocks_has_an_empty_row():
     told = rehearsal_rows(blocks())
     assert rows(told) == {"u1": [3, 5], "u2": [3], "u3": [], "u4": [2, 5]}
@@ -90,6 +97,9 @@ def test_a_proxy_names_no_item_of_later_and_none_that_is_masked():
     assert told.catalogue == two[1].catalogue  # a student who has grown reads it
     told = listen(grown_to(two[1]), two[1], rehearsal_rows(two), two[1], 2)
     assert told.table("query_topk").tolist() == [[5, 4], [5, 4], [5, 4]]
+    longer = listen(grown_to(two[0]), two[0], rehearsal_rows(two), two[1], 3, total=5)
+    assert longer.table("query_topk").tolist() == [[4, 0, 0], [4, 3, 1], [4, 2, 0], [0, 0, 0], [0, 0, 0]]
+    assert longer.table("query_scores")[1].tolist() == [4, 3, 1] and longer.num_queries == 5
 
 
 def test_best_pairs_are_of_any_list_once():

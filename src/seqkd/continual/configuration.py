@@ -25,6 +25,9 @@ from .growth import Init
 FILE_NAME = "config.json"
 TWO_STAGES = "recformer"  # a kind that a stage of a stream does not train as its paper does; `causal_recformer` has one
 STAGES = ("base", "generate", "update_student", "update_teacher")
+SOURCES = {"update_student": ("stability", "plasticity"), "update_teacher": ("stability", "plasticity", "student")}
+UNWEIGHTED = ("multvae", "itemae")  # of those that hold interactions
+LAYERED = ("mf", "lightgcn")  # whose layers lwc_kd knows
 AGREED = {"query_topk", "query_scores", "item_topk"}  # tables on which several teachers can agree
 
 
@@ -42,7 +45,7 @@ def _update_student() -> FitConfig:
 
 
 def _update_teacher() -> FitConfig:
-    replay = {"draws": 5, "decay": 5.0, "redraw": 100}
+    replay = {"draws": 5, "decay": 5.0, "redraw": 20}
     return FitConfig({"replay": replay}, {"replay": 0.5}, training={"learning_rate": 2e-3}, every=10)
 
 
@@ -135,8 +138,12 @@ class ContinualConfig:
         for name in ("stability", "plasticity", "margin"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}.")
-        if self.graph == "decayed" and not 0 < self.decay < 1:
-            raise ConfigError(f"decay must lie between 0 and 1, got {self.decay}. To keep all: graph: cumulative.")
+        if self.graph == "decayed":
+            if not 0 < self.decay < 1:
+                raise ConfigError(f"decay must lie between 0 and 1, got {self.decay}. To keep all: graph: cumulative.")
+            alike = sorted({model.type for model in (self.student, *self.teachers.values())} & set(UNWEIGHTED))
+            if alike:
+                raise ConfigError(f"{alike} count every interaction alike: graph is 'cumulative' or 'block' for them.")
         for name, least in (("neighbours", 1), ("rehearsed", 1), ("list_length", 1), ("avoided", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
@@ -184,7 +191,23 @@ class ContinualConfig:
                     f"generate.methods.{name} reads {sorted(tables - AGREED)}, but {len(self.teachers)} teachers agree "
                     "on rankings alone. Take one teacher, or a method that reads rankings, e.g. rrd."
                 )
-        for stage in ("update_student", "update_teacher"):
+        for stage, sources in SOURCES.items():
+            draws = getattr(self, stage).methods.get("replay", {}).get("draws")
+            if isinstance(draws, dict) and set(draws) != set(sources):
+                raise ConfigError(
+                    f"{stage}.methods.replay.draws names {sorted(draws)}, but what is drawn from are {list(sources)}. "
+                    "Name each; 0 leaves one out."
+                )
+            if self.avoided and ("replay" not in wanted[stage] or self.blocks.queries != "users"):
+                raise ConfigError(
+                    f"avoided={self.avoided} does nothing in {stage}: what is no negative is what replay lists, "
+                    "for models that know users. Set avoided to 0."
+                )
+            if "lwc_kd" in wanted[stage]:
+                models = [self.student] if stage == "update_student" else self.teachers.values()
+                unable = sorted({model.type for model in models} - set(LAYERED))
+                if unable:
+                    raise ConfigError(f"{stage}.methods.lwc_kd keeps {list(LAYERED)} as they were, not {unable}.")
             others = [name for name, tables in wanted[stage].items() if tables and name != "replay"]
             if "replay" in wanted[stage] and others:
                 raise ConfigError(

@@ -80,7 +80,7 @@ class Evolution(Run):
         run("generated", lambda folder: self._generate(blocks, folder))
         if k == 0:
             run("student", lambda folder: self._saved(self.model(0, "generated"), folder, {}))
-        if k == 0 or fmean(self._noted(k, "generated")) >= fmean(self._noted(k, "student")):
+        if self._better(k) == "generated":
             self._serve(k, "generated")
         run("measured", lambda folder: self._measure(blocks, folder))  # last: what is measured is learned
 
@@ -170,8 +170,10 @@ class Evolution(Run):
         """
         *past, block = blocks
         told = self._on_validation(student, block, blocks)
-        frozen = self.model(block.number - 1, "generated")
-        before = [*self._noted(block.number - 1, "generated"), *self._on_validation(frozen, past[-1], [block])]
+        last = block.number - 1
+        served = self._better(last)
+        frozen = self.model(last, served)
+        before = [*self._noted(last, served), *self._on_validation(frozen, past[-1], [block])]
         if not fmean(told) >= fmean(before) * (1 - self.config.margin):
             raise DataError(
                 f"block {block.number}: the updated student has {self.config.metric} {fmean(told):.4f} on validation, "
@@ -185,6 +187,12 @@ class Evolution(Run):
         """The metric on validation of each block, of a model that has been grown to `own`."""
         ks, metric = self.config.cutoffs, self.config.metric
         return [block_metrics(model, one, own, part="valid", ks=ks)[metric] for one in blocks]
+
+    def _better(self, k: int) -> str:
+        """Which student of a block is served in the end: the one that is better on the validation of all blocks."""
+        if k == 0:
+            return "generated"
+        return "generated" if fmean(self._noted(k, "generated")) >= fmean(self._noted(k, "student")) else "student"
 
     def _noted(self, k: int, stage: str) -> list[float]:
         """What a stage noted of its student on validation."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
@@ -136,6 +137,7 @@ def fit(
         `steps`; `trace`, the metric by epoch.
     """
     train = rows_for(block.train if rows is None else rows, block, model, avoid)
+    torch.manual_seed(seed)  # what methods draw when they are prepared; the Trainer seeds itself
     distiller = Distiller(model, methods, config.weights, knowledge, config.label_weight)
     k = int(metric.rpartition("@")[2])
     arguments = make(

@@ -79,9 +79,13 @@ def learn(
     told: dict[str, Knowledge] = {}
     avoid = None
     if "replay" in stage.methods:
-        rows = rehearsal_rows(blocks)
-        told = {name: listen(*source, rows, block, config.rehearsed) for name, source in sources.items()}
+        about = {name: rehearsal_rows(blocks, source.block) for name, source in sources.items()}
+        rows = max(about.values(), key=len)
+        for name, source in sources.items():
+            told[name] = listen(*source, about[name], block, config.rehearsed, len(rows))
         replay = make(ReplayConfig, stage.methods["replay"], "methods.replay")
+        if isinstance(replay.draws, dict):  # in the first block one proxy speaks for both
+            replay = replace(replay, draws={name: replay.draws[name] for name in sources})
         methods["replay"] = Replay(replay, rows_for(rows, block, model))
         if config.avoided:
             avoid = best_pairs([*told.values()], config.avoided)

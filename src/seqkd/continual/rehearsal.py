@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 
@@ -26,22 +27,27 @@ from ..recommenders.recommender import RecommenderModel
 PARTS = ("test", "valid", "train")  # where the longest history of a user is
 
 
-def rehearsal_rows(blocks: Sequence[Block]) -> Dataset:
-    """One row for each user known before the last of `blocks`, in their order; its only query is the tail.
+def rehearsal_rows(blocks: Sequence[Block], own: Block | None = None) -> Dataset:
+    """One row for each user whom a source knows, in their order; its only query is the tail.
 
-    In a stream of sets a row holds what the user has in the training parts of the last two blocks, as far as the items
-    were known before (spec ccd 5.4: these are masked); many rows are empty. In a stream of sequences it is the history
-    as of the block in which the user was last seen.
+    In a stream of sets a row holds what the user has in the training parts of the last two blocks, as far as the source
+    knows the items (spec ccd 5.4: these are masked); many rows are empty. In a stream of sequences it is the history as
+    of the block in which the user was last seen, of users known before the last block, whatever the source.
+
+    Args:
+        own: the block to which the source has been grown: the last of `blocks` (the updated student), by default the
+            one before (a proxy).
     """
     *earlier, block = blocks
     if not asks_for_sets(block):
         table = _newest_rows(earlier)
         return _tails(table[USER_ID], table[ITEM_IDS].combine_chunks())
-    items = _recent_items(earlier[-1], block)
+    own = own or earlier[-1]
+    items = _recent_items(earlier[-1], block, own)
     kept = items != PADDING
     ends = kept.sum(dim=1).cumsum(0)
     lists = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), items[kept].int().numpy())
-    return _tails(pa.array(earlier[-1].users.item_ids, pa.string()), lists)
+    return _tails(pa.array(own.users.item_ids, pa.string()), lists)
 
 
 def rows_of_everyone(blocks: Sequence[Block]) -> Dataset:
@@ -77,12 +83,12 @@ def _empty_rows(block: Block) -> pa.Table:
     return pa.table({USER_ID: users, ITEM_IDS: nothing})
 
 
-def _recent_items(before: Block, block: Block) -> Tensor:
-    """`(U, n)` of the users and items known before: ascending, filled up with 0."""
+def _recent_items(before: Block, block: Block, own: Block) -> Tensor:
+    """`(U, n)` of the users and items of `own`: ascending, filled up with 0."""
     edges = np.unique(np.concatenate([block_edges(before), block_edges(block)], axis=1), axis=1)
     users, items = torch.from_numpy(edges)
-    known = (users <= block.known_users) & (items <= block.known_items)
-    return Neighbours.of(users[known], items[known], block.known_users).lists(torch.arange(1, block.known_users + 1))
+    known = (users <= len(own.users)) & (items <= len(own.catalogue))
+    return Neighbours.of(users[known], items[known], len(own.users)).lists(torch.arange(1, len(own.users) + 1))
 
 
 def _newest_rows(blocks: Sequence[Block]) -> pa.Table:
@@ -104,19 +110,24 @@ def block_edges(block: Block) -> np.ndarray:
     return np.stack(block.pairs("train"))
 
 
-def listen(model: RecommenderModel, own: Block, rows: Dataset, block: Block, k: int) -> Knowledge:
+def listen(model: RecommenderModel, own: Block, rows: Dataset, block: Block, k: int, total: int = 0) -> Knowledge:
     """The best k items of a model for rehearsal rows, without what these hold, as knowledge about a later block.
 
     Args:
         own: the block to which the model has been grown; it cannot name items that came after.
         rows: about users of that block alone.
+        total: rows of what is told; it says nothing about those beyond its own.
     """
     told = export(model, rows, split=own, part="rehearsal", k=k, filter_seen=True, batch_size=512)
-    return Knowledge(told.source, block.catalogue, told.tables, told.counts)
+    tables = {name: told.table(name) for name in told.tables}
+    more = max(total - len(rows), 0)
+    padded = {name: F.pad(table, (0, 0, 0, more)) for name, table in tables.items()}
+    return Knowledge.from_tables(padded, source=told.source, catalogue=block.catalogue)
 
 
 def best_pairs(told: Sequence[Knowledge], k: int) -> Tensor:
-    """`(2, n)` users and the first k items in any of the lists about rehearsal rows of sets, user i in row i - 1."""
+    """`(2, n)` users and the first k items in any of the lists about rehearsal rows of sets, user i in row i - 1; all
+    tell of as many rows."""
     items = torch.cat([one.table("query_topk")[:, :k] for one in told], dim=1).long()
     users = torch.arange(1, len(items) + 1)[:, None].expand_as(items)
     kept = items != PADDING

@@ -25,6 +25,7 @@ from .measured import matrices
 from .report import SLICES, write_report
 
 REFUSED = "refused.json"
+OLD = "student.old"  # the student that was served, while it is replaced
 
 
 class Run:
@@ -80,7 +81,9 @@ class Run:
     @property
     def student(self) -> RecommenderModel:
         """The last student that was accepted: the one to serve."""
-        return AutoModel.from_pretrained(self.folder / "student").eval()
+        served = self.folder / "student"
+        # killed between two renamings, a run has put the old one aside and not the new one in its place
+        return AutoModel.from_pretrained(served if served.exists() else self.folder / OLD).eval()
 
     def ledger(self, k: int) -> Ledger:
         """The stages of a block."""
@@ -138,11 +141,11 @@ class Run:
     def _serve(self, k: int, stage: str) -> None:
         """Put a student where the last good one is."""
         if PartialState().is_main_process:
-            fresh, old = self.folder / "student.new", self.folder / "student.old"
+            fresh, old = self.folder / "student.new", self.folder / OLD
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(self.folder / str(k) / stage, fresh, ignore=shutil.ignore_patterns(COST))
-            shutil.rmtree(old, ignore_errors=True)
             if (self.folder / "student").exists():
+                shutil.rmtree(old, ignore_errors=True)
                 os.replace(self.folder / "student", old)
             os.replace(fresh, self.folder / "student")
             shutil.rmtree(old, ignore_errors=True)
