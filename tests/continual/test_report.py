@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from math import nan
 
+from seqkd.continual import report
 from seqkd.continual.report import cost_table, slice_table, write_report
 from seqkd.evaluation.stream_matrix import StreamMatrix
 
@@ -39,7 +40,7 @@ def test_costs_have_a_row_for_each_stage():
     assert told[3][:2] == ["D1", "student"] and told[3][-1] == "7"
 
 
-def test_a_report_is_markdown_numbers_and_from_two_blocks_on_a_figure(tmp_path):
+def test_a_report_is_markdown_numbers_and_from_two_blocks_on_a_figure(tmp_path, monkeypatch):
     runs = {"ours": [StreamMatrix("recall@5", ROWS)], "other": [StreamMatrix("recall@5", ROWS)]}
     text = write_report(tmp_path / "a", runs, {"ours": [[]]}, heat=["ours"], title="The title")
     assert (tmp_path / "a" / "report.md").read_text(encoding="utf-8") == text and text.startswith("# The title\n")
@@ -47,5 +48,12 @@ def test_a_report_is_markdown_numbers_and_from_two_blocks_on_a_figure(tmp_path):
     told = json.loads((tmp_path / "a" / "stream.json").read_text())
     assert told["other"] == [{"metric": "recall@5", "rows": ROWS}]
     assert (tmp_path / "a" / "stream.png").stat().st_size > 1000
+    many = {f"run {number}": runs["ours"] for number in range(10)}
+    monkeypatch.setattr(report, "stream_figure", lambda runs, path, **how: drawn.append((list(runs), how["note"])))
+    drawn = []
+    write_report(tmp_path / "a", many, {})
+    write_report(tmp_path / "a", runs, {})
+    first = [f"run {number}" for number in range(8)]
+    assert drawn == [(first, "The first 8 of 10 runs; report.md has all."), (["ours", "other"], "")]
     write_report(tmp_path / "b", {"ours": [StreamMatrix("recall@5", ROWS[:1])]}, {})
     assert not (tmp_path / "b" / "stream.png").exists()

@@ -47,7 +47,8 @@ def write_report(
     (folder / "stream.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     if len(next(iter(runs.values()))[0]) > 1 and find_spec("matplotlib"):
         drawn = dict(list(runs.items())[:SHOWN])
-        stream_figure(drawn, folder / "stream.png", heat=heat, title=title)
+        note = f"The first {SHOWN} of {len(runs)} runs; report.md has all." if len(runs) > SHOWN else ""
+        stream_figure(drawn, folder / "stream.png", heat=heat, title=title, note=note)
     return text
 
 

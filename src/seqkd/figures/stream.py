@@ -28,6 +28,7 @@ def stream_figure(
     heat: Sequence[str] | None = None,
     first: int = 0,
     title: str | None = None,
+    note: str = "",
 ) -> None:
     """Save a figure with a heat map for each run in `heat` and a line of the H-mean for every run.
 
@@ -36,7 +37,7 @@ def stream_figure(
         path: its ending names the format: .png, .svg or .pdf.
         heat: whose a[k][i] is shown, one to three names; the first two runs otherwise. They share one scale.
         first: the first block that the H-mean counts: 0 with the base block, 1 without.
-        title: say the data and the models here.
+        title: say the data and the models here. note: ends the caption.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -65,7 +66,7 @@ def stream_figure(
     caption = (
         f"Cells: {metric} on a block after another was learned, means over seeds. H-mean: of the "
         f"learning average and the retained average over {counted}. {seeds[0].upper()}{seeds[1:]}"
-        f"{' (bars)' if any(len(of) > 1 for of in runs.values()) else ''}."
+        f"{' (bars)' if any(len(of) > 1 for of in runs.values()) else ''}. {note}"
     )
     drawing.supxlabel(fill(caption, int(15 * width)), x=0.01, ha="left", fontsize=8.5, color=FAINT)
     drawing.savefig(path)
