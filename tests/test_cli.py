@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 import shutil
 import subprocess
@@ -15,7 +16,10 @@ from transformers import BertConfig, BertModel
 import seqkd
 from seqkd import cli, pipeline
 from seqkd.config import ModelConfig
+from seqkd.continual import experiment
 from seqkd.continual.evolution import Evolution
+from seqkd.data.interactions import load_interactions
+from seqkd.data.stream_cut import cut_stream
 from tests.continual.small import config, market
 from tests.tiny import ITEMS, tiny_sasrec, tiny_split
 
@@ -327,6 +331,83 @@ def test_evolve_cuts_the_log_that_a_run_begins_with_and_resumes_it(logs, tmp_pat
     assert "block 1 was begun: going on with it" in capsys.readouterr().err
     assert evolve(run, "--data", logs / "whole", "--cut", 2) == 2
     assert "has learned another block 1 than" in capsys.readouterr().err
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """The fingerprints of the blocks of a run, which are kept and not learned."""
+
+    def step(run, block):
+        run.folder.mkdir(exist_ok=True)
+        run.config.save(run.folder)
+        block.save(run.folder / str(block.number) / "block")
+        (run.folder / str(block.number) / "measured").mkdir()
+
+    monkeypatch.setattr(Evolution, "step", step)
+    monkeypatch.setattr(Evolution, "report", lambda run: "")
+    return lambda folder: [block.fingerprint for block in Evolution(folder).blocks]
+
+
+def cut(folder, **how):
+    settings = {"split": "random", "max_length": 20, **how}
+    return [block.fingerprint for block in cut_stream(load_interactions(folder), **settings)]
+
+
+def test_evolve_begins_with_the_data_and_the_cut_that_the_yaml_names(logs, tmp_path, capsys, learned):
+    begins = {"data": str(logs / "one"), "cut": {"blocks": 2, "base": 0.6}}
+    settings = yaml.safe_load((logs / "run.yaml").read_text()) | begins
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(settings))
+    given = ["--config", tmp_path / "shop.yaml"]
+    assert evolve(tmp_path / "a", *given) == 0
+    assert learned(tmp_path / "a") == cut(logs / "one", blocks=2, base=0.6)
+    for name, more, count in (("b", [], 3), ("c", ["--cut", 1], 2), ("d", ["--base", 0.5], 6), ("e", ["--cut", 0], 1)):
+        assert evolve(tmp_path / name, *given, "--data", logs / "whole", *more) == 0
+        assert len(learned(tmp_path / name)) == count, more
+    assert evolve(tmp_path / "f", "--config", logs / "run.yaml", "--data", logs / "whole") == 0
+    assert len(learned(tmp_path / "f")) == 1, "the default of `cut` is not what the YAML names"
+
+    capsys.readouterr()
+    assert evolve(tmp_path / "a", *given) == 0 and len(learned(tmp_path / "a")) == 3, "it has begun"
+    assert not capsys.readouterr().err.count("the cut of")
+    assert evolve(tmp_path / "a", *given, "--data", logs / "two") == 0 and len(learned(tmp_path / "a")) == 4
+    assert f"{logs / 'two'} is one block. To go on with the log that was cut, give --cut" in capsys.readouterr().err
+
+
+def test_evolve_begins_with_the_synthetic_log_where_the_yaml_names_it(logs, tmp_path, monkeypatch, learned):
+    monkeypatch.setattr(experiment, "synthetic_market", lambda domains: {1: market()}[domains])
+    (tmp_path / "demo.yaml").write_text("data: synthetic\ncut: {blocks: 3}\n" + (logs / "run.yaml").read_text())
+    assert evolve(tmp_path / "run", "--config", tmp_path / "demo.yaml") == 0
+    assert len(learned(tmp_path / "run")) == 4
+
+
+def test_evolve_cuts_the_first_log_alone(logs, tmp_path, capsys, learned):
+    run, arguments = tmp_path / "run", ["--cut", 2, "--data", logs / "one", logs / "two"]
+    assert evolve(run, "--config", logs / "run.yaml", *arguments) == 0
+    told = learned(run)
+    assert told[:3] == cut(logs / "one", blocks=2) and len(told) == 4
+    for number in (2, 3):
+        shutil.rmtree(run / str(number))  # as if it had stopped there
+    assert evolve(run, *arguments) == 0 and learned(run) == told
+    assert evolve(run, "--cut", 2, "--data", logs / "one") == 0 and learned(run) == told, "all of it is learned"
+
+
+def test_evolve_cuts_by_period_and_share(logs, tmp_path, capsys, learned):
+    (tmp_path / "days").mkdir()
+    days = market()["interactions"].to_pandas()[["user_id", "item_id", "timestamp"]]
+    days["timestamp"] = 1_600_000_000 + days["timestamp"] * 600  # six days and some hours
+    days.to_csv(tmp_path / "days" / "interactions.csv", index=False)
+    begin = ["--config", logs / "run.yaml", "--data", tmp_path / "days"]
+    assert evolve(tmp_path / "a", *begin, "--period", "day", "--base", 0.6) == 0
+    assert learned(tmp_path / "a") == cut(tmp_path / "days", period="day", base=0.6)
+    assert evolve(tmp_path / "b", *begin, "--period", "day", "--cut", 2) == 2
+    assert "both given. Cut by one of the two" in capsys.readouterr().err
+
+
+def test_evolve_tells_of_what_was_fed_before(logs, tmp_path, capsys, monkeypatch, learned):
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's, beside which no other would be set up
+    assert evolve(tmp_path, "--config", logs / "run.yaml", "--data", logs / "one", logs / "whole") == 0
+    assert "600 of 900 interactions of the new log were fed before" in capsys.readouterr().err
+    assert len(Evolution(tmp_path).blocks[1].log) <= 300
 
 
 def test_evolve_says_what_is_wrong(logs, tmp_path, capsys):

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
 from huggingface_hub import is_offline_mode
 from transformers import AutoModel
@@ -22,13 +24,12 @@ from transformers.utils.logging import disable_progress_bar
 from . import __version__
 from .cards.model_card import LIMITS
 from .continual.evolution import Evolution
-from .continual.experiment import StreamExperiment
+from .continual.experiment import StreamExperiment, read_market
 from .data.columns import PROTOCOLS
-from .data.interactions import load_interactions
 from .data.splits import load_markets, split_by
 from .data.stream import Block
 from .data.stream_ccd import is_ccd, read_ccd
-from .data.stream_cut import cut_stream
+from .data.stream_cut import PERIODS, cut_stream
 from .errors import CheckpointError, ConfigError, DataError, SeqKDError
 from .files.hub import push
 from .files.model_folder import config_of
@@ -124,36 +125,47 @@ def evolve(options: argparse.Namespace) -> None:
     config = None
     if options.config is not None:
         config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
+    data, cut = beginning_of(options.config)
     run = Evolution(options.run, config)
+    asked = {"blocks": options.cut, "period": options.period, "base": options.base}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if run.blocks:
+        if cut and options.data and not asked:
+            told = f"the cut of {options.config} is of the log that a run begins with, {options.data[0]} is one block"
+            print(f"{told}. To go on with the log that was cut, give --cut, --period or --base.", file=sys.stderr)
+        data, cut = None, {}
+    sources = options.data or ([] if data is None else [data])
     begun = run.begun
-    if begun is not None and not options.data:
+    if begun is not None and not sources:
         print(f"block {begun.number} was begun: going on with it", file=sys.stderr)
         run.step(begun)
-    for source in options.data:
-        for block in blocks_of(run, source, options.cut):
+    for number, source in enumerate(sources):
+        for block in blocks_of(run, source, {} if number else asked or cut):
             print(f"block {block.number}: {len(block.users):,} users, {len(block.catalogue):,} items", file=sys.stderr)
             run.step(block)
     print(run.report())
     print(f"The student to serve is {os.path.join(options.run, 'student')}.", file=sys.stderr)
 
 
-def blocks_of(run: Evolution, source: str, cut: int | None) -> Iterator[Block]:
+def beginning_of(file: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The `data` and the `cut` that a YAML file itself names, and not the defaults of what it leaves out."""
+    named = {} if file is None else yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    return named.get("data"), named.get("cut") or {}
+
+
+def blocks_of(run: Evolution, source: str, cut: dict[str, Any]) -> Iterator[Block]:
     """The blocks that a source brings to a run: those of a stream that it has not learned, or one of a log."""
+    learned = run.blocks
     if is_ccd(source):
-        yield from after(run.blocks, read_ccd(source), source)
+        yield from after(learned, read_ccd(source), source)
         return
-    if run.blocks:  # files that follow each other have names of their own
-        market = load_interactions(source, domain=run.blocks[0].domain)
-    else:
-        markets = load_markets(source)
-        if len(markets) != 1:
-            raise ConfigError(f"{source} holds the domains {sorted(markets)}, but a stream is of one. Give it alone.")
-        (market,) = markets.values()
-    if cut is None:
+    market = read_market(source, learned[0].domain if learned else None)  # files that follow have names of their own
+    if not cut or cut == {"blocks": 0}:
         yield run.next_block(market)
     else:
-        stream = cut_stream(market, blocks=cut, seed=run.config.seed, **vars(run.config.blocks))
-        yield from after(run.blocks, stream, f"{source}, cut into a base and {cut} blocks,")
+        stream = cut_stream(market, seed=run.config.seed, **vars(run.config.blocks), **cut)
+        told = ", ".join(f"{name}={value}" for name, value in cut.items())
+        yield from after(learned, stream, f"{source}, cut with {told},")
 
 
 def after(learned: Sequence[Block], stream: Sequence[Block], source: str) -> Sequence[Block]:
@@ -162,7 +174,7 @@ def after(learned: Sequence[Block], stream: Sequence[Block], source: str) -> Seq
         if mine.fingerprint != its.fingerprint:
             raise DataError(
                 f"the run has learned another block {mine.number} than {source} begins with. Give what it began with, "
-                "or what came since, without --cut."
+                "or what came since, without a cut."
             )
     return stream[len(learned) :]
 
@@ -208,9 +220,14 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evolve", help="a student and its teachers on a stream, block by block")
     command.add_argument("run", help="folder of the run; what was begun there goes on")
-    command.add_argument("--config", help="YAML file whose `run` holds the settings of a new run")
+    command.add_argument("--config", help="YAML file with what a new run begins with: `run`, and perhaps `data`, `cut`")
     command.add_argument("--data", nargs="+", default=[], help="new interactions: a file or folder for each block")
-    command.add_argument("--cut", type=int, help="cut the first log into a base and so many blocks of equal size")
+    cut = "cut the first log into a base and so many blocks of equal size; 0: do not cut it, whatever the YAML says"
+    command.add_argument("--cut", type=int, help=cut)
+    period = "instead, cut it into a base and one block for each of these, in UTC; weeks begin on Monday"
+    command.add_argument("--period", choices=PERIODS, help=period)
+    base = "share of the interactions that comes first (default: 0.5); with --period, to the end of the one it ends in"
+    command.add_argument("--base", type=float, metavar="SHARE", help=base)
     command.set_defaults(run_command=evolve)
 
     command = commands.add_parser("push", help="a finished model folder to the Hub")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from seqkd.continual import baselines, learning
 from seqkd.continual.baselines import BASELINES, Baseline, Chain
 from seqkd.continual.fit import FitConfig
 from seqkd.data.stream_rows import whole
+from seqkd.errors import ConfigError
 from seqkd.evaluation.stream import block_metrics
 from seqkd.methods import METHODS
 from seqkd.pipeline.training import new_model
@@ -94,6 +96,15 @@ def test_fine_tuning_is_labels_alone_on_the_block_alone(name, init, learned, fir
     assert args[3].methods == {} == args[3].weights and args[3].every == 2 and args[4] == {}
 
 
+def test_fine_tuning_longer_is_fine_tuning_as_long_as_a_student_is_distilled(learned, first, tmp_path):
+    training = {**FIT["training"], "num_train_epochs": 9}
+    generate = {"training": training, "every": 3, "patience": 4, "methods": {"full_ce": {}}, "label_weight": 0.5}
+    through("fine-tune, longer", first, tmp_path, generate=generate)
+    ((what, args, how),) = learned
+    assert what == "learn" and how == {"init": "random", "content": None, "train": None} and args[4] == {}
+    assert args[3] == FitConfig(training=training, every=3, patience=4)
+
+
 def test_a_buffer_keeps_a_tenth_of_what_was_trained_on(learned, first, tmp_path):
     through("buffer", first, tmp_path)
     train = learned[0][2]["train"]
@@ -129,6 +140,22 @@ def test_a_chain_goes_on_where_it_stopped(first, tmp_path, learned):
     assert made.has(0) and not made.has(1)
     made.step(list(stream()[:2]))
     assert made.has(1) and not learned  # the model was there
+
+
+def test_a_chain_that_was_made_otherwise_is_refused(first, tmp_path, learned):
+    through("retrain", first, tmp_path)
+    run, stage, base = config(), FitConfig(**FIT), FitConfig(**{**FIT, "every": 3})
+    how = {"model": run.student, "stage": stage, "first": first}
+    with pytest.raises(ConfigError, match=rf"{tmp_path} was made with another training"):
+        Chain(tmp_path, BASELINES["retrain"], run, base=base, **how)
+    with pytest.raises(ConfigError, match="another baseline and training"):
+        Chain(tmp_path, SMALLER["lwf"], run, base=base, **how)
+    through("fine-tune", first, tmp_path / "fine")
+    Chain(tmp_path / "fine", BASELINES["fine-tune"], run, base=base, **how)  # which is never trained afresh
+    noted = json.loads((tmp_path / "settings.json").read_text())
+    del noted["baseline"]["longer"]  # of a version that did not have it
+    (tmp_path / "settings.json").write_text(json.dumps(noted))
+    chain(tmp_path, BASELINES["retrain"], first)
 
 
 def test_what_baselines_learn_by_exists():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
+from seqkd.continual import baselines
 from seqkd.continual import experiment as module
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
 from seqkd.data.stream_ccd import read_ccd
-from seqkd.errors import ConfigError
+from seqkd.data.stream_cut import cut_stream
+from seqkd.errors import ConfigError, DataError
 
 from .small import FIT, config, market, stream
 
@@ -96,6 +99,42 @@ def test_a_student_alone_is_trained_as_it_is_generated_without_methods(tmp_path)
     own = config().base
     made = Contest(small(tmp_path / "b", baselines=["retrain"], student_alone=own), 0).chains["student, retrain"]
     assert made.base is own
+
+
+def test_a_folder_that_learned_another_stream_is_refused(tmp_path):
+    """Else CCD would be of the old stream, and a baseline that is new of this one."""
+    contest = Contest(small(tmp_path), 0)
+    for block in stream()[:2]:  # as if it had learned them
+        block.save(tmp_path / "seed-0" / "ccd" / str(block.number) / "block")
+        (tmp_path / "seed-0" / "ccd" / str(block.number) / "measured").mkdir()
+    assert next(contest.run(stream())) == "block 0: student, frozen"
+    assert next(contest.run(stream()[:1])) == "block 0: student, frozen"
+    other = dataclasses.replace(stream()[1], report={}, known_items=3)
+    with pytest.raises(DataError, match=rf"{tmp_path / 'seed-0'} has learned another block 1 than this stream has"):
+        next(contest.run([stream()[0], other]))
+    shifted = cut_stream(market(), blocks=2, base=0.6, split="random", max_length=20)
+    with pytest.raises(DataError, match="another block 0"):
+        next(contest.run(shifted))
+
+
+def test_a_student_alone_that_changes_is_refused_where_it_was_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines.Chain, "_learn", lambda self, blocks, folder: None)
+    monkeypatch.setattr(baselines.Chain, "_measure", lambda self, blocks, folder: None)
+    made = Contest(small(tmp_path, baselines=["retrain", "fine-tune"]), 0)
+    for chain in made.chains.values():
+        chain.step(list(stream()[:1]))
+    alone = dataclasses.replace(config().base, every=3)
+    with pytest.raises(ConfigError, match=r"baselines/student/retrain was made with another training than asked for"):
+        Contest(small(tmp_path, baselines=["retrain"], student_alone=alone), 0)
+    Contest(small(tmp_path, baselines=["fine-tune"], student_alone=alone), 0)
+
+
+def test_the_defaults_go_together(tmp_path):
+    made = Contest(StreamExperiment(output_dir=str(tmp_path)), 0)
+    missing = {f"student, {name}" for name in baselines.BASELINES} - set(made.chains)
+    assert missing == {"student, lwc_kd", "student, retrain, distilled"}, (
+        "an MF has no graph, and nobody would teach it"
+    )
 
 
 def test_a_student_taught_by_teachers_made_afresh_wants_their_chains(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -318,7 +319,7 @@ def test_blocks_of_another_stream_are_refused():
         next_block(stream, market(MORE, domain="else"))
     with pytest.raises(DataError, match="was this log fed already"):
         next_block(stream, market(MORE[:4]))
-    delayed = [*MORE[3:4], *((user, item, time + 20) for user, item, time in [*MORE[:3], *MORE])]
+    delayed = [("w", "b", 9), *((user, item, time + 20) for user, item, time in [*MORE[:3], *MORE])]
     late = next_block(stream, market(delayed), held_out=0.2)
     assert late.report["late_interactions"] == 1
 
@@ -331,6 +332,42 @@ def test_the_very_log_that_was_fed_last_is_refused(queries, last):
         next_block(stream, market(MORE + last), queries=queries, held_out=0.2)
     with pytest.raises(DataError, match="was this log fed already"):
         next_block(stream, market(BASE + MORE + last), queries=queries, held_out=0.2)
+
+
+@pytest.mark.parametrize("split", ["random", "temporal"])
+@pytest.mark.parametrize("queries", ["users", "positions"])
+def test_an_export_of_the_whole_log_is_what_came_since(queries, split, caplog):
+    """Days 1 to 10, then days 1 to 13: what block 0 tested may not train block 1."""
+    events = sorted(random_market(7, items=60), key=lambda event: event[2])
+    settings = {"queries": queries, "split": split}
+    base = next_block([], market(events[:450]), **settings)
+    since = next_block([base], market(events[450:]), **settings)
+    assert not caplog.records
+    export = next_block([base], market(events), **settings)
+    assert export.report == {**since.report, "fed_before": 450} and export.fingerprint == since.fingerprint
+    (record,) = caplog.records
+    assert record.name.startswith("seqkd.data") and record.levelname == "WARNING"
+    assert "450 of 600 interactions of the new log were fed before" in record.message
+
+
+@pytest.mark.parametrize("queries", ["users", "positions"])
+def test_late_interactions_of_new_pairs_stay_beside_what_was_fed_before(queries):
+    stream = cut_stream(market(BASE + MORE), queries=queries, **HAND)
+    late = [("w", "d", 6), ("new", "a", 2)]
+    came = [("x", "a", 21), ("x", "b", 22), ("u", "c", 23), ("v", "a", 24), ("w", "b", 25), ("u", "a", 26)]
+    block = next_block(stream, market(late + came), queries=queries, held_out=0.2)
+    export = next_block(stream, market(BASE + MORE + late + came), queries=queries, held_out=0.2)
+    assert export.report["late_interactions"] == block.report["late_interactions"] == 2
+    assert export.report["fed_before"] == 10 and "fed_before" not in block.report
+    assert export.fingerprint == block.fingerprint and export.users.item_ids[-1] == "new"
+
+
+def test_without_times_nothing_was_fed_before():
+    """CCD's blocks have none."""
+    stream = cut_stream(market(BASE + MORE), **HAND)
+    timeless = [replace(block, log=block.log.remove_columns("timestamp")) for block in stream]
+    block = next_block(timeless, market(BASE + MORE), held_out=0.2)
+    assert block.number == 2 and not {"fed_before", "late_interactions"} & set(block.report)
 
 
 def test_more_of_the_last_moment_may_come():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from seqkd.data.stream import Block
 from seqkd.data.stream_cut import cut_stream
 from seqkd.data.stream_rows import whole
 from seqkd.errors import ConfigError
@@ -77,6 +78,36 @@ def test_of_histories_only_what_was_trained_on_is_kept():
     told = whole(stream, max_length=100)
     assert sum(map(len, told.train["item_ids"])) == sum(len(block.pairs()[0]) for block in stream)
     assert max(map(len, whole(stream, max_length=5).train["item_ids"])) == 6
+
+
+def queries(rows):
+    """Of each row its history, its targets and the ids of its queries."""
+    for row in rows:
+        first, start = row["first_target"], row["query_start"]
+        ids = range(start, start + len(row["item_ids"]) - first + 1)
+        yield (row["user_id"], tuple(row["item_ids"][:first]), tuple(row["item_ids"][first:])), ids
+
+
+def test_a_buffer_of_histories_leaves_those_of_the_last_block_as_they_are():
+    """What every other learner trains on stays, old items before its first target; earlier rows come behind it."""
+    stream = cut_stream(market(random_market(events=1200)), blocks=2, queries="positions", max_length=8)
+    half, own = whole(stream, keep=0.5), stream[2].train.to_list()
+    assert half.train.to_list()[: len(own)] == own and whole(stream, keep=0.0).train.to_list() == own
+    early = [row for block in stream[:2] for row, _ in queries(block.train)]
+    told, ids = zip(*queries(half.train), strict=True)
+    kept = told[len(own) :]
+    assert 0.4 < len(kept) / len(early) < 0.6 and set(kept) <= set(early)
+    assert [query for each in ids for query in each] == list(range(sum(map(len, ids)))), "each query once"
+    again, other = whole(stream, keep=0.5), whole(stream, keep=0.5, seed=1)
+    assert half.fingerprint == again.fingerprint != other.fingerprint
+    assert half.test is stream[2].test and half.log is stream[2].log
+
+
+def test_a_buffer_of_histories_takes_blocks_from_the_disk(tmp_path):
+    stream = cut_stream(market(random_market()), blocks=2, queries="positions")
+    stream[0].save(tmp_path)
+    read = [Block.load(tmp_path), *stream[1:]]
+    assert whole(read, keep=0.5).train.to_list() == whole(stream, keep=0.5).train.to_list()
 
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1])

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datasets import DatasetDict
+
+from ..data.interactions import load_interactions
 from ..data.market import synthetic_market
 from ..data.splits import load_markets
 from ..data.stream import Block
 from ..data.stream_ccd import is_ccd, read_ccd
 from ..data.stream_cut import cut_stream
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..evaluation.stream_matrix import StreamMatrix
 from .baselines import BASELINES, Chain
 from .configuration import ContinualConfig
@@ -21,6 +24,7 @@ from .fit import FitConfig
 from .report import SLICES, write_report
 
 SYNTHETIC = "synthetic"
+PARTICULAR = ("lwc_kd", "retrain, distilled")  # baselines that not every experiment has
 
 
 @dataclass
@@ -31,7 +35,8 @@ class StreamExperiment:
         data: a folder in the format of CCD's streams, a log, or `synthetic`.
         cut: of a log: `blocks` or `period`, and `base`, see `cut_stream`; what a block is, `run.blocks` says.
         run: the student, its teachers and how they learn.
-        baselines: of the student, by name in `BASELINES`; `teacher_baselines`: of each teacher.
+        baselines: of the student, by name in `BASELINES`; by default those that any student has. `lwc_kd` wants one
+            with a graph, "retrain, distilled" wants retrain among `teacher_baselines`: those of each teacher.
         student_alone: how a student is trained afresh by labels alone; by default as it is generated, without methods.
         seeds: a run for each.
         blocks: how many are gone through; all without it.
@@ -40,7 +45,7 @@ class StreamExperiment:
     data: str = SYNTHETIC
     cut: dict[str, Any] = field(default_factory=lambda: {"blocks": 5})
     run: ContinualConfig = field(default_factory=ContinualConfig)
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[str] = field(default_factory=lambda: [name for name in BASELINES if name not in PARTICULAR])
     teacher_baselines: list[str] = field(default_factory=list)
     student_alone: FitConfig | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -70,13 +75,25 @@ def read_stream(experiment: StreamExperiment) -> list[Block]:
     if is_ccd(experiment.data):
         blocks = read_ccd(experiment.data)
     else:
-        markets = (
-            {SYNTHETIC: synthetic_market(domains=1)} if experiment.data == SYNTHETIC else load_markets(experiment.data)
-        )
-        if len(markets) != 1:
-            raise ConfigError(f"{experiment.data} holds the domains {sorted(markets)}, but a stream is of one.")
-        blocks = cut_stream(next(iter(markets.values())), **vars(experiment.run.blocks), **experiment.cut)
+        blocks = cut_stream(read_market(experiment.data), **vars(experiment.run.blocks), **experiment.cut)
     return blocks[: experiment.blocks]
+
+
+def read_market(data: str, domain: str | None = None) -> DatasetDict:
+    """The log that `StreamExperiment.data` names, of the one domain that it holds, or of `domain`.
+
+    Raises:
+        DataError: see `load_interactions`. ConfigError: the data holds several domains.
+    """
+    if data == SYNTHETIC:
+        return synthetic_market(domains=1)
+    if domain is not None:
+        return load_interactions(data, domain=domain)
+    markets = load_markets(data)
+    if len(markets) != 1:
+        raise ConfigError(f"{data} holds the domains {sorted(markets)}, but a stream is of one. Give it alone.")
+    (market,) = markets.values()
+    return market
 
 
 class Contest:
@@ -109,9 +126,20 @@ class Contest:
         return Chain(folder, BASELINES[name], self.evolution.config, **how)
 
     def run(self, blocks: Sequence[Block]) -> Iterator[str]:
-        """Go through the stream; says what comes next before it is done."""
+        """Go through the stream; says what comes next before it is done.
+
+        Raises:
+            DataError: what was learned is of another stream.
+        """
+        learned = self.evolution.blocks
+        for mine, block in zip(learned, blocks, strict=False):
+            if mine.fingerprint != block.fingerprint:
+                raise DataError(
+                    f"{self.folder} has learned another block {mine.number} than this stream has. Give the data and "
+                    "cut that it began with, or take another output_dir."
+                )
         for k, block in enumerate(blocks):
-            if k >= len(self.evolution.blocks):
+            if k >= len(learned):
                 yield f"block {k}: teachers and student"
                 self.evolution.step(block)
             for name, chain in self.chains.items():

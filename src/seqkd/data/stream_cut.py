@@ -5,6 +5,7 @@ The random split leaks the future within a block, the temporal one does not.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,10 +22,12 @@ from .stream import DROPPED, ITEM, PART, TRAIN, USER, Block, check_stream
 from .stream_parts import random_parts, temporal_parts
 from .stream_rows import block_of
 
+logger = logging.getLogger(__name__)
 SPLITS = ("temporal", "random")
 PERIODS = ("day", "week", "month")
 BLOCKS = 5  # of the paper's streams
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of times, per second
+NEVER = np.iinfo(np.int64).min  # the end of a stream without times
 FROM, TO = 10**8, 7 * 10**9  # seconds since 1970 that can be the time of an interaction: 1973 to 2191
 
 
@@ -90,6 +93,10 @@ def next_block(
 ) -> Block:
     """One more block from what came since: the ids of `earlier[-1]` stay, new ones follow.
 
+    An export of the whole log may be given, too: what does not lie after the end of the stream, and is of a user and
+    an item that an earlier block holds together, was fed before. It is left out with a warning (`fed_before` in the
+    report). Other interactions before the end came late, and stay (`late_interactions`).
+
     Args:
         earlier: all blocks so far, in order; none begins a stream.
         market: the new interactions, one domain, as `load_interactions` gives them, and what its item table tells
@@ -105,8 +112,9 @@ def next_block(
 
     Raises:
         ConfigError: a setting does not exist or lies outside its range.
-        DataError: `earlier` is no stream, or of another domain or split; the log is empty, was fed before, has no
-            times, or leaves nothing to train or to ask; or a new item has no row in the item table.
+        DataError: `earlier` is no stream, or of another domain or split; the log is empty, has nothing new after the
+            end of the stream, has no times, or leaves nothing to train or to ask; or a new item has no row in the item
+            table.
     """
     check_stream(earlier)
     return _with_items(_next(earlier, _in_order(market), split, queries, max_length, held_out, seed), market)
@@ -128,15 +136,18 @@ def _next(
     everyone, user = _grown(earlier[-1].users if earlier else Catalogue([]), table[USER_ID])
     catalogue, item = _grown(earlier[-1].catalogue if earlier else Catalogue([]), table[ITEM_ID])
     time = table[TIMESTAMP].to_numpy()
-    _, once = np.unique(user * (len(catalogue) + 1) + item, return_index=True)
+    end, since = _since(earlier, user, item, time, queries)
+    user, item, time = (values[since] for values in (user, item, time))
+    once = _once(user, item)
     by_user = np.argsort(user, kind="stable")
     report = {
+        "fed_before": int((~since).sum()),
         "repeated_interactions": len(user) - len(once),
         "tied_timestamps": int(((np.diff(user[by_user]) == 0) & (np.diff(time[by_user]) == 0)).sum()),
     }
     if queries == "users":
-        user, item, time = (values[np.sort(once)] for values in (user, item, time))
-    report["late_interactions"] = _late(earlier, time)
+        user, item, time = (values[once] for values in (user, item, time))
+    report["late_interactions"] = int((time < end).sum())
     trained = np.zeros(len(catalogue) + 1, dtype=bool)
     if (split, queries) != ("random", "users"):  # the paper's own counts what this block trains on, and nothing else
         for block in earlier:
@@ -172,20 +183,42 @@ def _with_items(block: Block, market: DatasetDict) -> Block:
     return replace(block, items=Dataset(table.take(at).combine_chunks()))
 
 
-def _late(earlier: Sequence[Block], time: np.ndarray) -> int:
-    """How many of the times `(N,)` lie before the end of the earlier blocks, as far as theirs are known.
+def _since(
+    earlier: Sequence[Block], user: np.ndarray, item: np.ndarray, time: np.ndarray, queries: str
+) -> tuple[int, np.ndarray]:
+    """The end of the earlier blocks, and which interactions `(N,)` were not fed before; without times all are new.
 
     Raises:
-        DataError: none lies behind it.
+        DataError: none of them lies behind the end; of the last moment alone there may be more.
     """
-    end = max((int(block.columns[TIMESTAMP].max()) for block in earlier if TIMESTAMP in block.columns), default=None)
-    count = 0 if end is None else int((time < end).sum())
-    if count and time.max() <= end:  # of the last moment alone there may be more
+    end = max((int(block.columns[TIMESTAMP].max()) for block in earlier if TIMESTAMP in block.columns), default=NEVER)
+    past = [(block.columns[USER], block.columns[ITEM]) for block in earlier]
+    held = np.concatenate([_pairs(*columns) for columns in past] or [np.array([], np.int64)])
+    since = (time > end) | ~np.isin(_pairs(user, item), held)
+    first = _once(user, item) if queries == "users" else slice(None)  # a repeat is no news in a set
+    news = time[first][since[first]]
+    if not len(news) or ((news < end).any() and news.max() <= end):
         raise DataError(
-            f"the new log covers {time.min()} to {time.max()}, nothing after the end of the stream ({end}). Give what "
-            "came after it; was this log fed already?"
+            f"the new log covers {time.min()} to {time.max()}, but nothing in it that is new lies after the end of the "
+            f"stream ({end}). Give what came after it; was this log fed already?"
         )
-    return count
+    if not since.all():
+        logger.warning(
+            "%d of %d interactions of the new log were fed before and are left out: they do not lie after the end of "
+            "the stream (%d), and an earlier block holds their user and item. Give only what came since.",
+            (~since).sum(), len(since), end,
+        )  # fmt: skip
+    return end, since
+
+
+def _pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """One number `(N,)` for each pair of internal ids, whatever the size of the catalogue."""
+    return user.astype(np.int64) << 32 | item
+
+
+def _once(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Where each pair comes first, ascending."""
+    return np.sort(np.unique(_pairs(user, item), return_index=True)[1])
 
 
 def _in_order(market: DatasetDict) -> pa.Table:

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..catalogue import Catalogue
 from ..errors import ConfigError, DataError
 from .columns import PARTS, TIMESTAMP
 from .histories import Histories, Windows, rows
+from .interactions import table_of
+from .split import FIRST_TARGET, ITEM_IDS, QUERY_START
 from .stream import DROPPED, ITEM, PART, TEST, TRAIN, USER, VALID, Block, check_stream
 
 logger = logging.getLogger(__name__)
@@ -94,13 +97,18 @@ def block_of(
 
 
 def whole(blocks: Sequence[Block], *, keep: float = 1.0, seed: int = 0, max_length: int = 50) -> Block:
-    """The last block with the training of all: what a model is retrained on from scratch.
+    """The last block with the training of all: what a model is retrained on from scratch, or a buffer of the past.
 
     What earlier blocks held out stays held out, so that they can still be tested. Validation, test, ids and number are
     those of the last block.
 
+    Of sets (`queries="users"`), `keep` is the share of the earlier training interactions that a user's row holds beside
+    those of the last block. Of histories, rows of the last block stay as they are, old items as their context, and
+    behind them comes a share of the training rows of earlier blocks, each as it was; the log is the last block's alone.
+    With all kept, histories are made anew of what was trained on, and nothing held out is in them, not even as context.
+
     Args:
-        keep: share of the training interactions of earlier blocks that is kept, drawn at random by `seed`.
+        keep: share of the training of earlier blocks that is kept, drawn at random by `seed`.
         max_length: of histories, as the blocks were made with.
 
     Raises:
@@ -113,13 +121,27 @@ def whole(blocks: Sequence[Block], *, keep: float = 1.0, seed: int = 0, max_leng
     if not blocks or blocks[-1].queries not in LAYOUT:
         raise DataError("no block, or one that no stream made. Give blocks of cut_stream, next_block or read_ccd.")
     last = blocks[-1]
+    # not default_rng(seed), which draws as [seed, 0] does: by these numbers block 0 was split
+    draw = np.random.default_rng([seed, 0, 1])
+    if last.queries == "positions" and keep < 1:
+        return replace(last, train=_with_earlier_rows(blocks, keep, draw))
     log = {name: np.concatenate([block.columns[name] for block in blocks]) for name in (USER, ITEM, PART)}
     old = np.arange(len(log[PART])) < len(log[PART]) - len(last.log)
-    # not default_rng(seed), which draws as [seed, 0] does: by these numbers block 0 was split
-    kept = np.random.default_rng([seed, 0, 1]).random(len(old)) < keep
-    log[PART] = np.where(old & ~(kept & (log[PART] == TRAIN)), DROPPED, log[PART])
+    log[PART] = np.where(old & ~((draw.random(len(old)) < keep) & (log[PART] == TRAIN)), DROPPED, log[PART])
     train, _ = _rows(_histories([], log, last.catalogue, last.users, last.domain), TRAIN, last.queries, max_length)
     return replace(last, train=train, log=_as_dataset(log))
+
+
+def _with_earlier_rows(blocks: Sequence[Block], keep: float, draw: np.random.Generator) -> Dataset:
+    """The training rows of the last block, and behind them a share of those of earlier ones, numbered on."""
+    *earlier, last = (table_of(block.train) for block in blocks)
+    table = pa.concat_tables([last, *earlier]).combine_chunks()
+    kept = draw.random(len(table)) < keep
+    kept[: len(last)] = True
+    table = table.filter(pa.array(kept))
+    queries = pc.list_value_length(table[ITEM_IDS]).to_numpy() - table[FIRST_TARGET].to_numpy() + 1
+    start = pa.array(np.cumsum(queries) - queries, pa.int64())
+    return Dataset(table.set_column(table.column_names.index(QUERY_START), QUERY_START, start).combine_chunks())
 
 
 def _histories(
