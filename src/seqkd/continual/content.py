@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from accelerate import PartialState
 from datasets import Dataset
 
 from ..config import ModelConfig, TeacherConfig
@@ -19,6 +18,7 @@ from ..pipeline.kinds import KINDS, reading_of
 from ..pipeline.preparation import check_images
 from ..pipeline.teachers import check_pretrained, teacher_for
 from ..pipeline.training import new_model
+from ..processes import this_process
 from ..recommenders.recommender import RecommenderModel
 from .configuration import ContinualConfig
 
@@ -28,7 +28,7 @@ def new_learner(
 ) -> RecommenderModel:
     """An untrained model for a block, or a pre-trained one, that knows what `blocks` tell about the items."""
     if isinstance(model, TeacherConfig) and KINDS[model.type].content is not None:
-        with PartialState().main_process_first():  # texts are encoded once
+        with this_process().main_process_first():  # texts are encoded once
             return teacher_for(_domain(block, blocks), model, config, where, seed)
     return new_model(block, model, f"{where}.model", seed)
 
@@ -44,7 +44,7 @@ def content_of(blocks: Sequence[Block], model: ModelConfig, config: ContinualCon
         return None
     domain = _domain(blocks[-1], blocks)
     try:
-        with PartialState().main_process_first():
+        with this_process().main_process_first():
             return content(domain, reading_of(config, model, where), model.model)
     except NoContentError as error:  # there, a fault of the settings, here one of the block
         raise DataError(f"block {blocks[-1].number}: {error}") from error

@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from accelerate import PartialState
-
 from ..data.stream import Block, check_stream
 from ..errors import ConfigError, DataError, SeqKDError
 from ..evaluation.consensus import consensus_metrics
 from ..evaluation.stream import block_metrics
+from ..processes import this_process
 from ..recommenders.recommender import RecommenderModel
 from .configuration import check_queries
 from .content import check_content, content_of, new_learner
@@ -68,7 +67,7 @@ class Evolution(Run):
     def _cycle(self, blocks: list[Block]) -> None:
         """One cycle of teachers and student: the fast update is served while the teachers still learn."""
         k, run = len(blocks) - 1, self.ledger(len(blocks) - 1).run
-        run("block", lambda folder: blocks[k].save(folder) if PartialState().is_main_process else None)
+        run("block", lambda folder: blocks[k].save(folder) if this_process().is_main_process else None)
         if k > 0:
             run("stability", lambda folder: self._follow("stability", k, folder))
             run("plasticity", lambda folder: self._follow("plasticity", k, folder))
@@ -210,7 +209,7 @@ class Evolution(Run):
             models = [self.model(k, f"teachers/{name}") for name in self.config.teachers]
             rows = [part_of(past, "test", blocks[k], models[0]) for past in blocks]
             told["teachers"] = [consensus_metrics(models, part, self.config.cutoffs) for part in rows]
-        if PartialState().is_main_process:
+        if this_process().is_main_process:
             write_metrics(folder, told)
 
     def _seed(self, name: str) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from accelerate import PartialState
+
+from ..processes import this_process
 
 logger = logging.getLogger(__name__)
 COST = "cost.json"
@@ -34,7 +35,7 @@ class Ledger:
 
         Seconds, the most memory that the process has held so far (MB), bytes of what was written.
         """
-        done, state = self.folder / stage, PartialState()
+        done, state = self.folder / stage, this_process()
         if done.exists():
             return done
         partial = done.with_name(f"{done.name}.partial")

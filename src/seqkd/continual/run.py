@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import DatasetDict
 from transformers import AutoModel
 
@@ -18,6 +17,7 @@ from ..data.stream import Block
 from ..data.stream_cut import next_block
 from ..errors import ConfigError, SeqKDError
 from ..evaluation.stream_matrix import StreamMatrix
+from ..processes import this_process
 from ..recommenders.recommender import RecommenderModel
 from .configuration import FILE_NAME, ContinualConfig
 from .ledger import COST, Ledger
@@ -57,7 +57,7 @@ class Run:
 
     def _begin(self) -> None:
         """Note the configuration: from now on the run goes on with it."""
-        if not (self.folder / FILE_NAME).exists() and PartialState().is_main_process:
+        if not (self.folder / FILE_NAME).exists() and this_process().is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder)
 
@@ -132,15 +132,15 @@ class Run:
 
     def _saved(self, model: RecommenderModel, folder: Path, noted: dict[str, Any]) -> dict[str, Any]:
         """Save what a stage made, without the checkpoints on the way."""
-        PartialState().wait_for_everyone()  # who may still read the best checkpoint
-        if PartialState().is_main_process:
+        this_process().wait_for_everyone()  # who may still read the best checkpoint
+        if this_process().is_main_process:
             model.save_pretrained(folder)
             shutil.rmtree(folder / "run", ignore_errors=True)
         return noted
 
     def _serve(self, k: int, stage: str) -> None:
         """Put a student where the last good one is."""
-        if PartialState().is_main_process:
+        if this_process().is_main_process:
             fresh, old = self.folder / "student.new", self.folder / OLD
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(self.folder / str(k) / stage, fresh, ignore=shutil.ignore_patterns(COST))
@@ -149,11 +149,11 @@ class Run:
                 os.replace(self.folder / "student", old)
             os.replace(fresh, self.folder / "student")
             shutil.rmtree(old, ignore_errors=True)
-        PartialState().wait_for_everyone()
+        this_process().wait_for_everyone()
 
     def _refuse(self, k: int, error: SeqKDError) -> None:
         """Move what there is of a block out of the way, with the reason."""
-        place, state = self.folder / f"{k}.refused", PartialState()
+        place, state = self.folder / f"{k}.refused", this_process()
         if state.is_main_process and (self.folder / str(k)).exists():
             shutil.rmtree(place, ignore_errors=True)
             os.replace(self.folder / str(k), place)

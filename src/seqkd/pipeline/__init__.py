@@ -4,7 +4,6 @@ from .domains import SYNTHETIC, Domain, histories_of, load_domains, users_of
 from .kinds import KINDS, reading_of
 from .measuring import about, measure, say
 from .preparation import check, prepare
-from .processes import leave_process_group
 from .students import distil, start_from_teachers, train_alone
 from .teachers import checkpoint_folder, fit, new_teacher, pretrain_teacher, train_teacher
 from .teaching import ask, method_of, teach
@@ -22,7 +21,6 @@ __all__ = [
     "distil",
     "fit",
     "histories_of",
-    "leave_process_group",
     "load_domains",
     "measure",
     "method_of",

@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from accelerate import PartialState
-
 from .. import __version__
 from ..config import Experiment
 from ..evaluation.cost import measure_cost
 from ..evaluation.ranks import rank_targets
 from ..evaluation.results import Result
+from ..processes import this_process
 from ..recommenders.recommender import RecommenderModel
 from .domains import SYNTHETIC, Domain, histories_of, users_of
 
@@ -73,4 +72,4 @@ def about() -> dict[str, object]:
 
 def say(text: str) -> None:
     """A line with the time, from the main process."""
-    PartialState().print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    this_process().print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)

@@ -1,10 +1,19 @@
-"""How a program that trained on several processes ends."""
+"""The processes that a launcher started: how a program finds itself among them, and how it ends."""
 
 from __future__ import annotations
 
 import gc
 
+import torch
 from accelerate import PartialState
+
+
+def this_process() -> PartialState:
+    """This process among those of the launcher.
+
+    On a machine without accelerator a bare `PartialState()` finds no others: each would be the main one.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def leave_process_group() -> None:
@@ -15,4 +24,4 @@ def leave_process_group() -> None:
     (pytorch issue 190489). A trainer that is still there would keep the group, and so the threads, alive.
     """
     gc.collect()  # trainers are in reference cycles
-    PartialState().destroy_process_group()
+    this_process().destroy_process_group()
