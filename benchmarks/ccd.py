@@ -2,10 +2,12 @@
 
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --seeds '[0, 1, 2]'
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --variants          # seed 0: what each switch does
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --graphs            # and what a graph without training
 
 Runs are kept under the configuration's output_dir and go on where they stopped. Matrices a[k][i] of Recall and NDCG
 @20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json (of
-variants <name>_variants.json) with a table and a figure beside it; `name` is that of the configuration.
+variants <name>_variants.json, of graphs <name>_graphs.json) with a table and a figure beside it; `name` is that of the
+configuration.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from journal import about
 from seqkd.continual.configuration import ContinualConfig
 from seqkd.continual.evolution import Evolution
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
+from seqkd.continual.graph import POLICIES
+from seqkd.continual.learning import extend
+from seqkd.evaluation.stream import block_metrics
 from seqkd.evaluation.stream_matrix import StreamMatrix, stream_table
 from seqkd.parsing import parse
 
@@ -48,15 +53,15 @@ STAGES = ("update_student", "update_teacher")
 
 
 def main() -> None:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--variants"]
+    modes = {"--variants": variants, "--graphs": graphs}
+    arguments = [argument for argument in sys.argv[1:] if argument not in modes]
     experiment = parse(StreamExperiment, __doc__ or "", arguments)
     name = next(Path(value).stem for flag, value in pairwise(arguments) if flag == "--config")
     torch.set_num_threads(1)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    if len(arguments) < len(sys.argv) - 1:
-        variants(experiment, name)
-    else:
-        contest(experiment, name)
+    chosen = [mode for flag, mode in modes.items() if flag in sys.argv] or [contest]
+    for mode in chosen:
+        mode(experiment, name)
 
 
 def contest(experiment: StreamExperiment, name: str) -> None:
@@ -111,6 +116,25 @@ def variants(experiment: StreamExperiment, name: str) -> None:
         for of, rows in metrics["recall@20"].items()
     }
     (RESULTS / f"{name}_variants.md").write_text(stream_table(matrices), encoding="utf-8")
+
+
+def graphs(experiment: StreamExperiment, name: str) -> None:
+    """The base teachers on the base block and the next, before they train on it: what each graph alone does to them."""
+    started, seed = time.time(), experiment.seeds[0]
+    run = Evolution(Path(experiment.output_dir) / f"seed-{seed}" / "ccd")
+    first, second, *_ = read_stream(experiment)
+    told: dict[str, Any] = {}
+    for teacher in run.config.teachers:
+        model = run.model(0, f"teachers/{teacher}")
+        told[teacher] = {"before": {"D0": block_metrics(model, first, first)}}
+        for policy in POLICIES:
+            model = run.model(0, f"teachers/{teacher}")
+            extend(model, second, replace(run.config, graph=policy))
+            told[teacher][policy] = {f"D{one.number}": block_metrics(model, one, second) for one in (first, second)}
+            print(
+                teacher, policy, {block: round(found["recall@20"], 4) for block, found in told[teacher][policy].items()}
+            )
+    write(f"{name}_graphs", {"seed": seed, "config": asdict(experiment.run), "teachers": told}, started)
 
 
 def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:
