@@ -319,7 +319,10 @@ def test_every_model_grows_twice_and_comes_back(kind, tmp_path):
 
     after = model.score(queries(model))
     assert after.shape == (len(scores), ITEMS + 6)
-    torch.testing.assert_close(after[:, : ITEMS + 1], scores)
+    change = after[:, 1 : ITEMS + 1] - scores[:, 1:]
+    if kind == "itemae":  # whose items' likelihoods are shared among more users: alike for all who were there
+        change = change - change[:1]
+    torch.testing.assert_close(change, torch.zeros_like(change), atol=1e-5, rtol=0)
     top = answer(model, ITEMS + 5)
     assert not any(top.from_popularity)
     assert all({"item21", "item25"} <= set(items) for items in top.item_ids)

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from seqkd.config import KNOW_USERS, STUDENTS, TEACHERS, ImageConfig, TextConfig
-from seqkd.errors import NoContentError
+from seqkd.errors import ConfigError, NoContentError
 from seqkd.pipeline import KINDS, Domain
 from seqkd.pipeline.kinds import Reading, tokens_for
 from seqkd.recommenders.user_recommender import UserRecommender
@@ -31,6 +31,12 @@ def reading(tmp_path, monkeypatch):
     words = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path / "words")
     return Reading(TextConfig(encoder=str(tmp_path / "words"), fields=("title",)), ImageConfig())
+
+
+def test_a_tokenizer_that_is_not_there_is_told_by_its_setting(tmp_path):
+    reading = Reading(TextConfig(encoder=str(tmp_path / "nowhere")), ImageConfig())
+    with pytest.raises(ConfigError, match=r"^text.encoder: there is no tokenizer in '.*nowhere'"):
+        tokens_for(shop("texts", title=["red", "blue"]), reading, {})
 
 
 def test_items_without_a_text_are_no_tokens(reading):

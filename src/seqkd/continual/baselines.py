@@ -166,7 +166,9 @@ class Chain:
     def _measure(self, blocks: list[Block], folder: Path) -> None:
         model = self.model(len(blocks) - 1)
         grown = blocks[0] if self.baseline.frozen else blocks[-1]
-        write_metrics(folder, {"model": [block_metrics(model, past, grown, ks=self.config.cutoffs) for past in blocks]})
+        told = [block_metrics(model, past, grown, ks=self.config.cutoffs) for past in blocks]
+        if this_process().is_main_process:
+            write_metrics(folder, {"model": told})
 
     def _settings(self) -> dict[str, Any]:
         """What it is made with, beside what the run itself guards."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -25,7 +26,6 @@ from ..data.split import Split, combine
 from ..data.splits import load_markets, split_by
 from ..data.text import encode_texts, item_text
 from ..errors import CheckpointError, ConfigError, DataError, NoContentError
-from ..files.model_folder import config_of
 
 logger = logging.getLogger(__name__)
 SYNTHETIC = "synthetic"
@@ -87,7 +87,7 @@ def text_features(domain: Domain, text: TextConfig) -> np.ndarray:
     of a text model says nothing about items, and a row needs no statistics of the others: new items fit in.
 
     Raises:
-        NoContentError: no item has a text. ConfigError: `minilm` is asked for but not installed.
+        NoContentError: no item has a text. ConfigError: there is no such text model, or `minilm` is not installed.
     """
     if domain.parts:
         return np.concatenate([text_features(part, text) for part in domain.parts])
@@ -95,9 +95,11 @@ def text_features(domain: Domain, text: TextConfig) -> np.ndarray:
         vectors = from_column(table_of(domain.items)[TEXT_FEATURES])
     else:
         texts = [item_text(row, text.fields) for row in domain.items]
-        vectors = encode_texts(
-            texts, text_model(text), pooling=text.pooling, max_length=text.max_length, cache_dir=CACHE
-        )
+        how: dict[str, Any] = {"pooling": text.pooling, "max_length": text.max_length, "cache_dir": CACHE}
+        try:
+            vectors = encode_texts(texts, text_model(text), **how)
+        except CheckpointError as error:
+            raise ConfigError(f"text.encoder: {error}") from error
     if not vectors.any():
         raise no_text(domain, text)
     return scale_rows(vectors)
@@ -145,18 +147,8 @@ def _images_of(domain: Domain, images: ImageConfig) -> np.ndarray | None:
 
 
 def text_model(text: TextConfig) -> str | Path:
-    """The text model that a setting names: `minilm` is the folder of the extra `text`.
-
-    Raises:
-        ConfigError: there is no such model.
-    """
-    if text.encoder == "minilm":
-        return minilm_folder()
-    try:
-        config_of(text.encoder)
-    except CheckpointError as error:
-        raise ConfigError(f"text.encoder: {error}") from error
-    return text.encoder
+    """The text model that a setting names: `minilm` is the folder of the extra `text`."""
+    return minilm_folder() if text.encoder == "minilm" else text.encoder
 
 
 def minilm_folder() -> Path:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from ..config import ImageConfig, TeacherConfig, TextConfig
 from ..data.columns import IMAGE_FEATURES, TEXT_FEATURES
+from ..errors import ConfigError
 from ..models.cml import CMLConfig, CMLModel
 from ..models.deepfm import DeepFMConfig, DeepFMModel
 from ..models.fm import FMConfig, FMModel
@@ -96,8 +97,16 @@ def tokens_for(domain: Domain, reading: Reading, settings: Mapping[str, Any]) ->
 def processor_for(reading: Reading, settings: Mapping[str, Any]) -> RecformerProcessor:
     """What turns items into the tokens of the text encoder."""
     names = ("max_attr_num", "max_attr_length", "max_item_length")
+    name = text_model(reading.text)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"text.encoder: there is no tokenizer in {str(name)!r}, a folder or a Hub name ({why})."
+        ) from error
     return RecformerProcessor(
-        AutoTokenizer.from_pretrained(text_model(reading.text), trust_remote_code=False),
+        tokenizer,
         fields=reading.text.fields,
         **{name: settings[name] for name in names if name in settings},
     )
