@@ -4,7 +4,8 @@
 
 Per-user means of Recall and NDCG over 60/20/20 sets (see hetcomp_data.py), mean and spread over seeds; settings are
 those that were best on validation with seed 0. `gap closed` is (run - alone) / (ensemble - alone) of Recall@50 on test,
-seed by seed; the ensemble is the consensus of the ranks of the six teachers that taught the run.
+seed by seed; the ensemble is the consensus of the ranks of the six teachers that taught the run, by the law of
+importance that is better on validation.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from pathlib import Path
 from statistics import fmean, stdev
 
-from hetcomp import RUNS
+from hetcomp import LAWS, RUNS
 from hetcomp_data import FILES, KS
 from heterogeneous_teachers import KINDS
 from matplotlib.figure import Figure
@@ -28,19 +29,41 @@ def main() -> None:
         students = entries(FOLDER / f"{data}.jsonl")
         if not students:
             continue
-        teachers = {kind: chosen(entries(FOLDER / f"{data}_teachers.jsonl"), "kind", kind) for kind in KINDS}
+        trained = entries(FOLDER / f"{data}_teachers.jsonl")
+        teachers = {kind: chosen(trained, "kind", kind) for kind in KINDS}
         runs = {run: chosen(students, "run", run) for run in ("ensemble", *RUNS)}
+        laws = {f"ensemble, {law}": by_law(students, law) for law in LAWS}
         width = runs["alone"][0]["width"]
         shared = {entry["teachers"] for run in RUNS for entry in runs[run] if taught_by(entry) != entry["seed"]}
         told = [f"All students have the teachers of seed {seed}." for seed in shared]
-        lines += [f"## {data}, student MF {width} wide", "", *told, *[""] * len(told), *table(teachers, runs), ""]
+        told += [moments(teachers)] if any(moments_of(found) for found in teachers.values()) else []
+        lines += [f"## {data}, student MF {width} wide", "", *(part for line in told for part in (line, ""))]
+        lines += [*table(teachers | laws, runs), ""]
         figure(data, width, runs)
     (FOLDER / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 
 
+def moments(teachers: dict[str, list[dict]]) -> str:
+    """Which shares of their final Recall@50 the first seed's teachers had at the moments before the last."""
+    told = {kind: moments_of(found) for kind, found in teachers.items()}
+    shares = [f"{kind} {', '.join(format(share, '.2f') for share in at)}" for kind, at in told.items() if at]
+    missing = [kind for kind, at in told.items() if not at]
+    also = f" (not noted for {', '.join(missing)})" if missing else ""
+    return f"Moments before the last, by share of the final Recall@50 on valid: {'; '.join(shares)}{also}."
+
+
+def moments_of(found: list[dict]) -> list[float]:
+    return found[0].get("moments", []) if found else []
+
+
 def entries(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def by_law(found: list[dict], law: str) -> list[dict]:
+    """The ensembles of each seed by one law of importance; those noted without one are by the first."""
+    return [one for one in found if one["run"] == "ensemble" and one["point"].get("law", LAWS[0]) == law]
 
 
 def chosen(found: list[dict], key: str, name: str) -> list[dict]:
@@ -59,7 +82,8 @@ def recall(entry: dict, part: str = "valid") -> float:
 def table(teachers: dict[str, list[dict]], runs: dict[str, list[dict]]) -> list[str]:
     names = " | ".join(METRICS)
     lines = [f"| | seeds | {names} | gap closed | tried |", f"|---|---|{'---|' * len(METRICS)}---|---|"]
-    for name, found in {**{f"teacher {kind}": found for kind, found in teachers.items()}, **runs}.items():
+    shown = {f"teacher {name}" if name in KINDS else name: found for name, found in teachers.items()}
+    for name, found in (shown | {run: found for run, found in runs.items() if run != "ensemble"}).items():
         if found:
             cells = [show([entry["metrics"]["test"][metric] for entry in found]) for metric in METRICS]
             closed = gaps(found, runs) if name in RUNS and name != "alone" else []
