@@ -49,10 +49,10 @@ class Ledger:
             "seconds": round(time.perf_counter() - started, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
             "peak_memory_mb": peak_memory_mb(),
-            "bytes_written": sum(path.stat().st_size for path in partial.rglob("*") if path.is_file()),
         }
         state.wait_for_everyone()
-        if state.is_main_process:
+        if state.is_main_process:  # others would look while it clears up
+            cost["bytes_written"] = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
             (partial / COST).write_text(json.dumps({**cost, **noted}, indent=2), encoding="utf-8")
             os.replace(partial, done)
             logger.info("  %s: %.0f s", stage, cost["seconds"])
