@@ -10,9 +10,12 @@ import pytest
 from seqkd.processes import this_process
 
 SCRIPT = """
+import sys
+from pathlib import Path
 from seqkd.processes import leave_process_group, this_process
 mine = this_process()
-print(f"process {mine.process_index} of {mine.num_processes}, main: {mine.is_main_process}", flush=True)
+told = f"process {mine.process_index} of {mine.num_processes}, main: {mine.is_main_process}"
+Path(sys.argv[1], f"told-{mine.process_index}").write_text(told)
 leave_process_group()
 """
 
@@ -25,6 +28,8 @@ def test_alone_it_is_the_main_one():
 def test_of_two_one_is_the_main_one(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*launch, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=120)
+    command = [*launch, str(tmp_path / "script.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(done.stdout.splitlines()) == ["process 0 of 2, main: True", "process 1 of 2, main: False"]
+    told = [path.read_text() for path in sorted(tmp_path.glob("told-*"))]
+    assert told == ["process 0 of 2, main: True", "process 1 of 2, main: False"]
