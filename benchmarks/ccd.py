@@ -130,11 +130,10 @@ def graphs(experiment: StreamExperiment, name: str) -> None:
         for policy in POLICIES:
             model = run.model(0, f"teachers/{teacher}")
             extend(model, second, replace(run.config, graph=policy))
-            told[teacher][policy] = {f"D{one.number}": block_metrics(model, one, second) for one in (first, second)}
-            print(
-                teacher, policy, {block: round(found["recall@20"], 4) for block, found in told[teacher][policy].items()}
-            )
-    write(f"{name}_graphs", {"seed": seed, "config": asdict(experiment.run), "teachers": told}, started)
+            found = {f"D{one.number}": block_metrics(model, one, second) for one in (first, second)}
+            print(teacher, policy, {block: round(metrics["recall@20"], 4) for block, metrics in found.items()})
+            told[teacher][policy] = found
+    write(f"{name}_graphs", {"seed": seed, "config": asdict(run.config), "teachers": told}, started)
 
 
 def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:

@@ -136,11 +136,11 @@ class Students(Bench):
         distiller = Distiller(student)
         if name:
             method = METHODS[name](METHODS[name].config_class(**settings))
-            label_weight, knowledge = 1.0, {}
-            if name != "hetcomp":  # of the scores, full_ce alone reads more than their order
-                knowledge = {"ensemble": by_rank(self.ensemble(teachers), point.get("scale", 10.0))}
             if name == "hetcomp":  # which has the observed items from the teachers, too
                 label_weight, knowledge = 0.0, self.checkpoints(teachers)
+            else:  # of the scores, full_ce alone reads more than their order
+                ranked = by_rank(self.ensemble(teachers), point.get("scale", 10.0))
+                label_weight, knowledge = 1.0, {"ensemble": ranked}
             distiller = Distiller(student, {name: method}, {name: point["weight"]}, knowledge, label_weight)
         training = {**TRAINING, **{key: value for key, value in point.items() if key in TRAINING}}
         folder = OUTPUT / self.options.data / "runs" / f"{run}-{seed}"  # its own: two may run at a time

@@ -371,6 +371,13 @@ def test_evolve_begins_with_the_data_and_the_cut_that_the_yaml_names(logs, tmp_p
     assert not capsys.readouterr().err.count("the cut of")
     assert evolve(tmp_path / "a", *given, "--data", logs / "two") == 0 and len(learned(tmp_path / "a")) == 4
     assert f"{logs / 'two'} is one block. To go on with the log that was cut, give --cut" in capsys.readouterr().err
+    for k in (2, 3):
+        shutil.rmtree(tmp_path / "a" / str(k))
+    assert evolve(tmp_path / "a", *given) == 0, "the same command goes on where it was killed"
+    assert learned(tmp_path / "a") == cut(logs / "one", blocks=2, base=0.6)
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump({**settings, "cut": {}}))
+    for _ in range(2):
+        assert evolve(tmp_path / "g", "--config", tmp_path / "whole.yaml") == 0 and len(learned(tmp_path / "g")) == 1
 
 
 def test_evolve_begins_with_the_synthetic_log_where_the_yaml_names_it(logs, tmp_path, monkeypatch, learned):

@@ -125,22 +125,24 @@ def evolve(options: argparse.Namespace) -> None:
     config = None
     if options.config is not None:
         config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
-    data, cut = beginning_of(options.config)
+    data, named = beginning_of(options.config)
     run = Evolution(options.run, config)
-    asked = {"blocks": options.cut, "period": options.period, "base": options.base}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if run.blocks:
-        if cut and options.data and not asked:
-            told = f"the cut of {options.config} is of the log that a run begins with, {options.data[0]} is one block"
-            print(f"{told}. To go on with the log that was cut, give --cut, --period or --base.", file=sys.stderr)
-        data, cut = None, {}
-    sources = options.data or ([] if data is None else [data])
     begun = run.begun
-    if begun is not None and not sources:
+    if begun is not None and not options.data:
         print(f"block {begun.number} was begun: going on with it", file=sys.stderr)
         run.step(begun)
+    asked = {"blocks": options.cut, "period": options.period, "base": options.base}
+    cut = {name: value for name, value in asked.items() if value is not None} or named
+    sources = options.data
+    if not sources and data is not None and (cut or is_ccd(data) or not run.blocks):  # what is whole was one block
+        sources = [data]
+    elif sources and run.blocks and cut is named:  # these came since
+        if named:
+            told = f"the cut of {options.config} is of the log that a run begins with, {sources[0]} is one block"
+            print(f"{told}. To go on with the log that was cut, give --cut, --period or --base.", file=sys.stderr)
+        cut = {}
     for number, source in enumerate(sources):
-        for block in blocks_of(run, source, {} if number else asked or cut):
+        for block in blocks_of(run, source, {} if number else cut):
             print(f"block {block.number}: {len(block.users):,} users, {len(block.catalogue):,} items", file=sys.stderr)
             run.step(block)
     print(run.report())
