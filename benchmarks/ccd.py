@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no replay": {"update_student": None, "update_teacher": None},
     "random rows for what is new": {"init": "random"},
     "one hop": {"init": "one_hop"},
+    "newcomers as long as a mean is (paper)": {"lengths": "mean"},
     "negatives avoid the sources' 40 best (paper)": {"avoided": 40},
 }
 STAGES = ("update_student", "update_teacher")

@@ -15,6 +15,7 @@ from transformers import AutoModel
 from seqkd.batches.collators import SequenceDataset
 from seqkd.catalogue import Catalogue
 from seqkd.continual.growth import Relatives, grow, linked_rows, neighbour_rows, relatives
+from seqkd.continual.lengths import peer_lengths
 from seqkd.data.stream import Block
 from seqkd.errors import ConfigError, DataError
 from seqkd.models.cml import CMLConfig, CMLModel
@@ -411,6 +412,38 @@ def test_other_beginnings():
     assert not rows("one_hop", release=True)[0][-1].any()
 
 
+@pytest.mark.parametrize("init", ["neighbours", "one_hop"])
+def test_lengths_of_peers(init):
+    part, short, long = random_block(), make("mf"), make("mf")
+    grow(short, part, init=init)
+    grow(long, part, init=init, lengths="peers")
+    users, items = np.unique(np.stack(part.pairs()), axis=1)
+    for tables, known, ids in (
+        ((short.user_embedding, long.user_embedding), USERS, users),
+        ((short.item_embedding, long.item_embedding), ITEMS, items),
+    ):
+        before, after = (table.weight.detach() for table in tables)
+        assert torch.equal(before[: known + 1], after[: known + 1])
+        busy = torch.from_numpy(np.bincount(ids, minlength=len(before)))
+        lengths = peer_lengths(before[: known + 1], busy, known)
+        torch.testing.assert_close(after[known + 1 :].norm(dim=1, keepdim=True), lengths)
+        cosine = torch.cosine_similarity(before[known + 1 :], after[known + 1 :])
+        torch.testing.assert_close(cosine, torch.ones(len(cosine)))
+
+
+def test_lengths_are_of_vectors_near_others_alone():
+    for settings in ({"init": "random"}, {"init": "mean"}):
+        one, other = make("mf"), make("mf")
+        grow(one, random_block(), **settings)
+        grow(other, random_block(), lengths="peers", **settings)
+        assert torch.equal(one.item_embedding.weight, other.item_embedding.weight)
+    one, other = make("fm"), make("fm")  # which has a number for each item, too
+    grow(one, random_block())
+    grow(other, random_block(), lengths="peers")
+    for mine, its in zip(one.item_tables, other.item_tables, strict=True):
+        assert torch.equal(mine.weight, its.weight) == (mine.weight.shape[1] == 1)
+
+
 @pytest.mark.parametrize("kind", ["mf", "neumf", "fm", "concf", "itemae"])
 def test_random_rows_are_spread_like_the_first(kind):
     model = make(kind)
@@ -471,6 +504,7 @@ def test_a_model_that_left_out_a_block_grows_over_both():
     [
         ("mf", {"init": "neighbors"}, ConfigError, "init must be one of"),
         ("mf", {"neighbours": 0}, ConfigError, "neighbours at least 1"),
+        ("mf", {"lengths": "long"}, ConfigError, "lengths must be one of"),
         ("mf", {"content": text(3)}, ConfigError, "does not place items by their content"),
         ("neumf", {"init": "one_hop"}, ConfigError, "no space that users and items share"),
         ("sasrec", {"init": "one_hop"}, ConfigError, "no space that users and items share"),

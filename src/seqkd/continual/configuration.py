@@ -20,7 +20,7 @@ from ..recommenders.user_configuration import UserRecommenderConfig
 from ..settings import make
 from .fit import FitConfig, methods_of
 from .graph import POLICIES
-from .growth import Init
+from .growth import Init, Lengths
 
 FILE_NAME = "config.json"
 TWO_STAGES = "recformer"  # a kind that a stage of a stream does not train as its paper does; `causal_recformer` has one
@@ -79,7 +79,7 @@ class ContinualConfig:
         base: how teachers are trained on the base block.
         generate: how a fresh student is distilled from the teachers after each block.
         update_student, update_teacher: how either learns a block; `replay` among the methods rehearses earlier users.
-        init, neighbours: how new rows start, see `grow`.
+        init, neighbours, lengths: how new rows start, see `grow`.
         graph, decay: what a graph keeps, see `renew_edges`.
         stability, plasticity: share that each proxy keeps of itself, see `follow`.
         rehearsed: length of the lists that proxies tell of earlier users.
@@ -108,6 +108,7 @@ class ContinualConfig:
     update_teacher: FitConfig = field(default_factory=_update_teacher)
     init: str = "neighbours"
     neighbours: int = 20
+    lengths: str = "peers"
     graph: str = "cumulative"
     decay: float = 0.5
     stability: float = 0.9
@@ -129,8 +130,9 @@ class ContinualConfig:
         self.cutoffs = list(self.cutoffs)
         self._check_models()
         self._check_methods()
-        if self.init not in get_args(Init):
-            raise ConfigError(f"init must be one of {get_args(Init)}, got {self.init!r}.")
+        for name, able in (("init", get_args(Init)), ("lengths", get_args(Lengths))):
+            if getattr(self, name) not in able:
+                raise ConfigError(f"{name} must be one of {able}, got {getattr(self, name)!r}.")
         if self.graph not in POLICIES:
             raise ConfigError(f"graph must be one of {POLICIES}, got {self.graph!r}.")
         if self.metric not in {f"{name}@{k}" for name in ("recall", "ndcg") for k in self.cutoffs}:

@@ -27,8 +27,10 @@ from ..data.stream import Block
 from ..errors import ConfigError, DataError
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
+from .lengths import lengthened, peer_lengths
 
 Init = Literal["neighbours", "one_hop", "random", "zeros", "mean"]
+Lengths = Literal["mean", "peers"]
 
 
 @torch.no_grad()
@@ -38,6 +40,7 @@ def grow(
     *,
     init: Init = "neighbours",
     neighbours: int = 20,
+    lengths: Lengths = "mean",
     release: bool = False,
     seed: int = 0,
     content: Any = None,
@@ -54,6 +57,8 @@ def grow(
         init: how new rows start. `neighbours`: see the module. `one_hop`: at the mean of the linked rows. `random`: as
             the model itself did, by `seed`. `zeros`. `mean`: at that of all old rows.
         neighbours: m.
+        lengths: of rows that start near others. `mean`: of the mean itself. `peers`: of old rows as busy in the block,
+            see `peer_lengths`.
         release: what the authors' code does beyond the paper. Who has nothing linked gets half the mean of the similar
             rows (`one_hop`: zeros), and who has exactly m candidates the mean of all old rows. By default the first
             gets the whole mean, since that nothing is known of one half does not say that scores are half as large,
@@ -63,10 +68,10 @@ def grow(
 
     Raises:
         DataError: the model's users or items are not the first of the block's, or `content` is missing or does not fit.
-        ConfigError: an unknown `init`, m below 1, `content` for a model that takes none, a model that was not told its
-            ids, or `one_hop` for one whose users and items do not share a space.
+        ConfigError: an unknown `init` or `lengths`, m below 1, `content` for a model that takes none, a model that was
+            not told its ids, or `one_hop` for one whose users and items do not share a space.
     """
-    _check(model, block, init, neighbours, content)
+    _check(model, block, init, neighbours, lengths, content)
     new_items, new_users = _following(model.catalogue, block.catalogue, "items"), []
     if isinstance(model, UserRecommender):
         new_users = _following(model.users, block.users, "users")
@@ -85,10 +90,12 @@ def grow(
         torch.manual_seed(seed)
         if new_users:
             near = relatives(users, items, (known_users, known_items), len(new_users), neighbours)
-            _start(model, model.user_tables, near, model.item_tables, init, release)
+            busy = _interactions(users, len(block.users)) if lengths == "peers" else None
+            _start(model, model.user_tables, near, model.item_tables, init, release, busy)
         if new_items and content is None:
             near = relatives(items, users, (known_items, known_users), len(new_items), neighbours)
-            _start(model, model.item_tables, near, model.user_tables, init, release)
+            busy = _interactions(items, len(block.catalogue)) if lengths == "peers" else None
+            _start(model, model.item_tables, near, model.user_tables, init, release, busy)
 
 
 # ---- who is near --------------------------------------------------------------------------------------------------
@@ -200,8 +207,14 @@ def _start(
     others: Sequence[nn.Module],
     init: Init,
     release: bool,
+    busy: Tensor | None,
 ) -> None:
-    """Write the last rows of tables, which are the mean of the old ones; `others` are the tables of the other side."""
+    """Write the last rows of tables, which are the mean of the old ones.
+
+    Args:
+        others: the tables of the other side.
+        busy: interactions by id, where new rows shall be as long as those of their peers.
+    """
     count = len(near.similar)
     for number, table in enumerate(tables):
         partner = cast(Tensor, others[0].weight) if model.shared_space and number == 0 else None
@@ -217,6 +230,13 @@ def _start(
             elif partner is not None:
                 linked, found = linked_rows(partner, near)
                 new.copy_(linked if release else torch.where(found, linked, new))
+            if busy is not None and init in ("neighbours", "one_hop") and old.shape[1] > 1:
+                new.copy_(lengthened(new, peer_lengths(old, busy, len(old) - 1)))
+
+
+def _interactions(ids: np.ndarray, size: int) -> Tensor:
+    """How often each of the ids 0 to `size` is there, `(size + 1,)`."""
+    return torch.from_numpy(np.bincount(ids, minlength=size + 1))
 
 
 def _as_built(model: RecommenderModel, table: nn.Module) -> nn.Module:
@@ -230,11 +250,13 @@ def _as_built(model: RecommenderModel, table: nn.Module) -> nn.Module:
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-def _check(model: RecommenderModel, block: Block, init: str, neighbours: int, content: Any) -> None:
+def _check(model: RecommenderModel, block: Block, init: str, neighbours: int, lengths: str, content: Any) -> None:
     if init not in get_args(Init) or neighbours < 1:
         raise ConfigError(
             f"init must be one of {get_args(Init)} and neighbours at least 1, got {init!r}, {neighbours}."
         )
+    if lengths not in get_args(Lengths):
+        raise ConfigError(f"lengths must be one of {get_args(Lengths)}, got {lengths!r}.")
     if init == "one_hop" and not model.shared_space:
         raise ConfigError(
             f"{type(model).__name__} has no space that users and items share, so that one hop leads nowhere. Use "

@@ -39,8 +39,8 @@ def extend(
     model: RecommenderModel, block: Block, config: ContinualConfig, *, init: str | None = None, content: Any = None
 ) -> None:
     """Grow a model to a block, in place: its tables, and its graph where it has one; see `grow`."""
-    chosen: Any = init or config.init
-    grow(model, block, init=chosen, neighbours=config.neighbours, seed=config.seed, content=content)
+    how: Any = {"init": init or config.init, "neighbours": config.neighbours, "lengths": config.lengths}
+    grow(model, block, **how, seed=config.seed, content=content)
     if isinstance(model, EdgeRecommender):
         renew_edges(model, torch.from_numpy(block_edges(block)), config.graph, decay=config.decay)
 
