@@ -29,7 +29,15 @@ from seqkd.method import Epoch
 OUT = Path("benchmarks/results/hetcomp/cost.json")
 TEACHERS, MOMENTS, LENGTH, SEEN = 6, 4, 100, 100
 ROUNDS, STEPS = 5, 40
-QUERIES = {"hetcomp": None, "hetcomp, 128 queries": 128, "hetcomp, 32 queries": 32}
+SETTINGS: dict[str, dict[str, int]] = {
+    "hetcomp": {},
+    "hetcomp, 128 queries": {"max_queries": 128},
+    "hetcomp, 32 queries": {"max_queries": 32},
+    "hetcomp, 1,024 items": {"max_items": 1024},
+    "hetcomp, 128 queries, 2,048 items": {"max_queries": 128, "max_items": 2048},
+    "hetcomp, 128 queries, 1,024 items": {"max_queries": 128, "max_items": 1024},
+    "hetcomp, 128 queries, 512 items": {"max_queries": 128, "max_items": 512},
+}
 
 
 class Costs:
@@ -58,11 +66,11 @@ class Costs:
         tables = {"query_topk": topk, "query_seen_topk": seen, "query_scores": torch.zeros(topk.shape)}
         return Knowledge.from_tables(tables, source=source, catalogue=split.catalogue)
 
-    def distiller(self, max_queries: int | None, taught: bool) -> Distiller:
+    def distiller(self, settings: dict[str, int] | None) -> Distiller:
         student = self.bench.model("mf", {"hidden_size": 20}, 0)
-        if not taught:
+        if settings is None:
             return Distiller(student)
-        method = HetComp(HetCompConfig(max_queries=max_queries))
+        method = HetComp(HetCompConfig(**settings))
         return Distiller(student, {"hetcomp": method}, {"hetcomp": 7.5}, self.moments, 0.0)
 
     def epoch(self, distiller: Distiller) -> list[float]:
@@ -110,12 +118,12 @@ def main() -> None:
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         costs = Costs(folder)
-        clocks: dict[str, list[list[float]]] = {name: [] for name in ("student alone", *QUERIES)}
+        runs: dict[str, dict[str, int] | None] = {"student alone": None, **SETTINGS}
+        clocks: dict[str, list[list[float]]] = {name: [] for name in runs}
         for _ in range(ROUNDS):
-            clocks["student alone"].append(costs.epoch(costs.distiller(None, taught=False)))
-            for name, queries in QUERIES.items():
-                clocks[name].append(costs.epoch(costs.distiller(queries, taught=True)))
-        updates = costs.update(costs.distiller(None, taught=True))
+            for name, settings in runs.items():
+                clocks[name].append(costs.epoch(costs.distiller(settings)))
+        updates = costs.update(costs.distiller({}))
         stored = costs.bytes_on_disk()
     alone = clocks["student alone"]
     epochs = {

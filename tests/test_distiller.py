@@ -168,6 +168,23 @@ class Telling(Squares):
         return super().forward(student, batch, output, knowledge)
 
 
+@pytest.mark.parametrize("loss_type", ["softmax", "bpr"])
+def test_labels_without_weight_are_not_computed(split, batch, loss_type, monkeypatch):
+    student = tiny_sasrec(split, loss_type=loss_type)
+    methods = {"squares": Squares(scalar=False)}
+    whole = Distiller(student, methods, label_weight=1.0)(**batch)
+    monkeypatch.setattr(type(student), "training_loss", None)  # nobody calls it
+    monkeypatch.setattr(type(student), "catalogue_log_probs", None)
+    terms = Distiller(student, methods, label_weight=0.0)(**batch)
+    assert set(whole) - set(terms) == {"label"}
+    assert torch.equal(terms["loss"], whole["squares"])
+
+
+def test_nothing_to_learn_is_refused(split):
+    with pytest.raises(ConfigError, match="no method is given, and label_weight is 0"):
+        Distiller(tiny_sasrec(split), label_weight=0.0)
+
+
 def test_statistics_are_means_over_the_step_and_no_part_of_the_loss(split, batch):
     student = still(split)
     out = Distiller(student, {"telling": Telling()})(**batch)

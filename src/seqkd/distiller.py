@@ -23,11 +23,11 @@ class Distiller(nn.Module):
         methods: by name, e.g. `{"ckd_mdsr": CKDMDSR()}`.
         weights: loss weight (lambda) of each method; 1 where not given.
         knowledge: by teacher, e.g. `{"unisrec": Knowledge.from_pretrained(...)}`; all about the same training part.
-        label_weight: weight of the recommendation loss itself.
+        label_weight: weight of the recommendation loss itself; with 0 it is not computed.
 
     Raises:
         KnowledgeError: a method reads a table that a teacher did not export, or there is no teacher at all.
-        ConfigError: a weight names no method.
+        ConfigError: a weight names no method, or there is nothing to learn: no method, and labels have no weight.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class Distiller(nn.Module):
         self.methods = nn.ModuleDict(taught)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.methods}
         self.label_weight = label_weight
+        if not taught and not label_weight:
+            raise ConfigError("there is nothing to learn: no method is given, and label_weight is 0.")
         self.knowledge = dict(knowledge or {})
         if {"label", "loss"} & set(taught):
             raise ConfigError("a method cannot be called 'label' or 'loss': these are terms of the loss already.")
@@ -100,11 +102,12 @@ class Distiller(nn.Module):
 
         output = self.student(**{name: batch[name] for name in self.student.inputs})
         share = labelled * (num_queries / num_labelled)  # the mean over labelled queries as one over all
-        labels = {"label": SoftLabels(targets.clamp(min=0)[:, None], share[:, None])}
+        labels: dict[str, SoftLabels] = {}
         weights = {"label": self.label_weight, **self.weights}
         per_query: dict[str, Tensor] = {}
-        if self.student.config.loss_type != "softmax":
-            del labels["label"]
+        if self.label_weight and self.student.config.loss_type == "softmax":
+            labels["label"] = SoftLabels(targets.clamp(min=0)[:, None], share[:, None])
+        elif self.label_weight:
             drawn = {"negatives": batch["negatives"]} if "negatives" in batch else {}
             loss = self.student.training_loss(output, targets, batch.get("step_targets"), **drawn)
             per_query["label"] = loss * share

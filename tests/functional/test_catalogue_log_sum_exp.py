@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 
-from seqkd.functional.catalogue_log_sum_exp import log_sum_exp_without
+from seqkd.functional.catalogue_log_sum_exp import log_sum_exp_without, sampled_log_sum_exp_without
 
 EXCLUDED = torch.tensor([[3, 1, 0, 3], [0, 0, 0, 0], [1, 2, 4, 6], [5, 0, 0, 2]])
 
@@ -58,3 +60,30 @@ def test_half_precision_is_summed_in_float32():
     assert rest.dtype == torch.float32
     rest.sum().backward()
     assert queries.grad.isfinite().all()
+
+
+def test_a_sample_of_all_is_the_whole():
+    queries, items = inputs()
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    expected = log_sum_exp_without(queries, items, EXCLUDED)
+    for most in (7, 100):
+        rest = sampled_log_sum_exp_without(queries, items, EXCLUDED, most)
+        torch.testing.assert_close(rest, expected)
+        for ours, theirs in zip(
+            torch.autograd.grad(rest @ weights, [queries, items]),
+            torch.autograd.grad(expected @ weights, [queries, items], retain_graph=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_the_sum_over_all_samples_is_right_in_the_mean(monkeypatch):
+    queries, items = inputs()
+    sums = []
+    for drawn in combinations(range(7), 3):
+        order = torch.tensor([*drawn, *(set(range(7)) - set(drawn))])
+        monkeypatch.setattr(torch, "randperm", lambda count, device, order=order: order)
+        sums.append(sampled_log_sum_exp_without(queries, items, EXCLUDED, 3).exp())
+    assert len(sums) == 35
+    mean = torch.stack(sums).mean(0)
+    torch.testing.assert_close(mean, log_sum_exp_without(queries, items, EXCLUDED).exp())

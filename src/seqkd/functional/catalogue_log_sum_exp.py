@@ -1,7 +1,11 @@
-"""What a ranking leaves over: the log-sum-exp of all items of the catalogue but some, by dot products, in pieces."""
+"""What a ranking leaves over: the log-sum-exp of all items of the catalogue but some, by dot products, in pieces.
+
+Or an estimate of it from a sample of the items, the same for all queries.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -80,3 +84,20 @@ def log_sum_exp_without(
     chunk = chunk_size or (CPU_CHUNK if queries.device.type == "cpu" else CHUNK)
     with torch.autocast(queries.device.type, enabled=False):
         return _LogSumExpWithout.apply(queries.to(dtype), items.to(dtype), excluded, chunk, keep_size)
+
+
+def sampled_log_sum_exp_without(queries: Tensor, items: Tensor, excluded: Tensor, most: int) -> Tensor:
+    """`log (I/m sum_j exp(queries . items_j))` over those of m items, drawn without replacement, that are not excluded.
+
+    The sum is right in the mean (Horvitz and Thompson 1952), so that its logarithm is a little low. With m = I it is
+    `log_sum_exp_without`, whose arguments these are.
+
+    Args:
+        most: m; of a smaller catalogue all are taken.
+    """
+    count = len(items) - 1
+    drawn = torch.randperm(count, device=items.device)[:most] + 1
+    place = torch.zeros(len(items), dtype=torch.long, device=items.device)
+    place[drawn] = torch.arange(1, len(drawn) + 1, device=items.device)
+    sample = torch.cat([items[:1], items[drawn]])  # whose row of padding is the first, too
+    return log_sum_exp_without(queries, sample, place[excluded]) + math.log(count / len(drawn))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..batches.positives import Positives
 from ..catalogue import PADDING
 from ..errors import ConfigError
-from ..functional.catalogue_log_sum_exp import log_sum_exp_without
+from ..functional.catalogue_log_sum_exp import log_sum_exp_without, sampled_log_sum_exp_without
 from ..functional.distinct import first_of_each, spread
 from ..functional.relaxed_ranking import relaxed_ranking
 from ..knowledge import Knowledge
@@ -46,13 +46,17 @@ class HetCompConfig(ConstructedListsConfig):
     # times, with 32 2.7 times (benchmarks/results/hetcomp/cost.json). The batches of an epoch ask a user as often as
     # they have items, so that most are still taught once or more.
     max_queries: int | None = None
+    # Items, drawn anew in each step, from which the sum over all that do not belong to a list is estimated; None takes
+    # the whole catalogue.
+    max_items: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.rank_weight > 0:
             raise ConfigError(f"rank_weight must be above 0, got {self.rank_weight}.")
-        if self.max_queries is not None and self.max_queries < 1:
-            raise ConfigError(f"max_queries must be at least 1 or None, got {self.max_queries}.")
+        for name, most in (("max_queries", self.max_queries), ("max_items", self.max_items)):
+            if most is not None and most < 1:
+                raise ConfigError(f"{name} must be at least 1 or None, got {most}.")
         if self.transfer not in ("adaptive", "overall", "ranking"):
             raise ConfigError(f"transfer must be 'adaptive', 'overall' or 'ranking', got {self.transfer!r}.")
 
@@ -112,13 +116,19 @@ class HetComp(Method):
         if self.ranking and config.release == "final":
             top, best = top[:, : max(config.top // 2, 1)], max(config.top // 10, 1)
         belongs = torch.cat([self.positives.items_of_queries(query_ids), top], dim=1)
-        rest = log_sum_exp_without(queries / student.config.temperature, student.item_embeddings(), belongs)
+        rest = self.rest(queries / student.config.temperature, student.item_embeddings(), belongs)
         scores = student.score(queries, torch.cat([observed, top], dim=1)).to(rest.dtype)
         had, new = scores.split([observed.shape[1], top.shape[1]], dim=1)
         terms = (had, new, rest, observed == PADDING, top == PADDING)
         losses = config.rank_weight * full_ranking(*terms, best=best) if self.ranking else overall(*terms)
         self.statistics = {"progress": self.lists.progress(batch["query_ids"])}
         return spread(losses, rows, batch)
+
+    def rest(self, queries: Tensor, items: Tensor, belongs: Tensor) -> Tensor:
+        """Log-sum-exp of all items that do not belong to a list, `(n,)`."""
+        if self.config.max_items is None:
+            return log_sum_exp_without(queries, items, belongs)
+        return sampled_log_sum_exp_without(queries, items, belongs, self.config.max_items)
 
 
 def overall(observed: Tensor, top: Tensor, rest: Tensor, empty_observed: Tensor, empty_top: Tensor) -> Tensor:
