@@ -257,7 +257,9 @@ def test_kind_errors():
         losses_of(distiller, batch_of(SPLIT, [0], distiller))
 
 
-@pytest.mark.parametrize("wrong", [{"top": 0}, {"transfer": "none"}, {"max_queries": 0}, {"max_items": 0}, {"rank_weight": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"top": 0}, {"transfer": "none"}, {"max_queries": 0}, {"max_items": 0}, {"rank_weight": 0.0}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         HetCompConfig(**wrong)
