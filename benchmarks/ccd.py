@@ -3,11 +3,12 @@
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --seeds '[0, 1, 2]'
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --variants          # seed 0: what each switch does
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --graphs            # and what a graph without training
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --blocks 3 --lwf    # by what LwF should remember
 
 Runs are kept under the configuration's output_dir and go on where they stopped. Matrices a[k][i] of Recall and NDCG
-@20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json (of
-variants <name>_variants.json, of graphs <name>_graphs.json) with a table and a figure beside it; `name` is that of the
-configuration.
+@20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json with a
+table and a figure beside it; what the other modes find to <name>_variants.json, <name>_graphs.json and <name>_lwf.json.
+`name` is that of the configuration.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from journal import about
 
+from seqkd.continual.baselines import Baseline, Chain
 from seqkd.continual.configuration import ContinualConfig
 from seqkd.continual.evolution import Evolution
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
@@ -51,10 +53,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "negatives avoid the sources' 40 best (paper)": {"avoided": 40},
 }
 STAGES = ("update_student", "update_teacher")
+# of LwF: the method by which it remembers, its settings, its weights
+REMEMBERED: list[tuple[str, dict[str, int], tuple[float, ...]]] = [
+    ("rrd", {"interesting": 40, "uninteresting": 200}, (1e-4, 1e-3, 1e-2)),
+    ("full_ce", {"max_queries": 256}, (1e-2, 1e-1, 1.0)),
+]
 
 
 def main() -> None:
-    modes = {"--variants": variants, "--graphs": graphs}
+    modes = {"--variants": variants, "--graphs": graphs, "--lwf": lwf}
     arguments = [argument for argument in sys.argv[1:] if argument not in modes]
     experiment = parse(StreamExperiment, __doc__ or "", arguments)
     name = next(Path(value).stem for flag, value in pairwise(arguments) if flag == "--config")
@@ -135,6 +142,30 @@ def graphs(experiment: StreamExperiment, name: str) -> None:
             print(teacher, policy, {block: round(metrics["recall@20"], 4) for block, metrics in found.items()})
             told[teacher][policy] = found
     write(f"{name}_graphs", {"seed": seed, "config": asdict(run.config), "teachers": told}, started)
+
+
+def lwf(experiment: StreamExperiment, name: str) -> None:
+    """H-mean of the student that learns with LwF, by method and weight, on validation, which chooses, and on test."""
+    started, blocks, seed = time.time(), read_stream(experiment), experiment.seeds[0]
+    contest, told = Contest(experiment, seed), {}
+    folder, first = contest.folder / "variants", contest.folder / "ccd" / "0" / "generated"
+    config, metric = contest.evolution.config, contest.evolution.config.metric
+    for method, settings, weights in REMEMBERED:
+        for weight in weights:
+            how = Baseline(methods={method: settings}, weights={method: weight})
+            stages = {"model": config.student, "stage": config.update_student, "base": config.base, "first": first}
+            chain = Chain(folder / f"lwf-{method}-{weight}", how, config, **stages)
+            found = {part: StreamMatrix(metric) for part in ("valid", "test")}
+            for k, block in enumerate(blocks):
+                if not chain.has(k):
+                    chain.step(blocks[: k + 1])
+                for part, matrix in found.items():
+                    past = [block_metrics(chain.model(k), one, block, part=part) for one in blocks[: k + 1]]
+                    matrix.add([metrics[metric] for metrics in past])
+            run = f"{method}, {weight}"
+            told[run] = {part: [round(m.h_mean(k), 5) for k in range(len(blocks))] for part, m in found.items()}
+            print(run, told[run], flush=True)
+            write(f"{name}_lwf", {"seed": seed, "config": asdict(experiment.run), "h_mean": told}, started)
 
 
 def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:

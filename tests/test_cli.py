@@ -380,6 +380,16 @@ def test_evolve_begins_with_the_data_and_the_cut_that_the_yaml_names(logs, tmp_p
         assert evolve(tmp_path / "g", "--config", tmp_path / "whole.yaml") == 0 and len(learned(tmp_path / "g")) == 1
 
 
+def test_evolve_goes_as_far_as_the_yaml_says(logs, tmp_path, capsys, learned):
+    begins = {"data": str(logs / "one"), "cut": {"blocks": 3}, "blocks": 2}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump(yaml.safe_load((logs / "run.yaml").read_text()) | begins))
+    assert evolve(tmp_path / "run", "--config", tmp_path / "some.yaml") == 0
+    assert learned(tmp_path / "run") == cut(logs / "one", blocks=3)[:2]
+    assert "says blocks: 2, so the stream ends here for now" in capsys.readouterr().err
+    assert evolve(tmp_path / "all", "--config", tmp_path / "some.yaml", "--data", logs / "one", "--cut", 3) == 0
+    assert len(learned(tmp_path / "all")) == 4, "it is about the data that the YAML names"
+
+
 def test_evolve_begins_with_the_synthetic_log_where_the_yaml_names_it(logs, tmp_path, monkeypatch, learned):
     monkeypatch.setattr(experiment, "synthetic_market", lambda domains: {1: market()}[domains])
     (tmp_path / "demo.yaml").write_text("data: synthetic\ncut: {blocks: 3}\n" + (logs / "run.yaml").read_text())

@@ -122,9 +122,10 @@ def evolve(options: argparse.Namespace) -> None:
     """A student and its teachers go on with what came since, block by block; the report says how they do."""
     disable_progress_bar()
     logging.getLogger("seqkd.continual").setLevel(logging.INFO)  # a line for each stage
-    config = None
+    config, most = None, None
     if options.config is not None:
-        config = parse(StreamExperiment, "A run on a stream.", ["--config", options.config]).run
+        experiment = parse(StreamExperiment, "A run on a stream.", ["--config", options.config])
+        config, most = experiment.run, None if options.data else experiment.blocks  # of the data that it names
     data, named = beginning_of(options.config)
     run = Evolution(options.run, config)
     begun = run.begun
@@ -143,6 +144,9 @@ def evolve(options: argparse.Namespace) -> None:
         cut = {}
     for number, source in enumerate(sources):
         for block in blocks_of(run, source, {} if number else cut):
+            if most is not None and block.number >= most:
+                print(f"{options.config} says blocks: {most}, so the stream ends here for now.", file=sys.stderr)
+                break
             print(f"block {block.number}: {len(block.users):,} users, {len(block.catalogue):,} items", file=sys.stderr)
             run.step(block)
     print(run.report())
