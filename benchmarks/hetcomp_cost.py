@@ -33,10 +33,8 @@ SETTINGS: dict[str, dict[str, int]] = {
     "hetcomp": {},
     "hetcomp, 128 queries": {"max_queries": 128},
     "hetcomp, 32 queries": {"max_queries": 32},
-    "hetcomp, 1,024 items": {"max_items": 1024},
-    "hetcomp, 128 queries, 2,048 items": {"max_queries": 128, "max_items": 2048},
-    "hetcomp, 128 queries, 1,024 items": {"max_queries": 128, "max_items": 1024},
-    "hetcomp, 128 queries, 512 items": {"max_queries": 128, "max_items": 512},
+    "hetcomp, 64 queries": {"max_queries": 64},
+    "hetcomp, 64 queries, 2,048 items": {"max_queries": 64, "max_items": 2048},
 }
 
 

@@ -60,7 +60,7 @@ BASELINES = {
     "fine-tune": Baseline(init="random"),
     "fine-tune, longer": Baseline(init="random", longer=True),
     "fine-tune, init": Baseline(),
-    "lwf": Baseline(methods={"rrd": {"interesting": 40, "uninteresting": 200}}, weights={"rrd": 0.01}),
+    "lwf": Baseline(methods={"rrd": {"interesting": 40, "uninteresting": 200}}, weights={"rrd": 1e-4}),
     "buffer": Baseline(buffer=0.1),
     "lwc_kd": Baseline(methods={"lwc_kd": {"max_entities": 256, "candidates": 1024}}),
     "retrain": Baseline(afresh=True),

@@ -42,12 +42,12 @@ class HetCompConfig(ConstructedListsConfig):
     rank_weight: float = 0.5  # of the ranking phase against the overall phase: 0.005 / 0.01
     transfer: str = "adaptive"  # or always "overall", always "ranking"
     # Distinct queries taught in a step, at most so many, drawn; None takes all. They score the whole catalogue: on a
-    # CPU, with 1,024 pairs a batch and 25,000 items, an epoch takes 34 times what BPR takes, with 128 queries 5.8
-    # times, with 32 2.7 times (benchmarks/results/hetcomp/cost.json). The batches of an epoch ask a user as often as
-    # they have items, so that most are still taught once or more.
+    # CPU, with 1,024 pairs a batch and 25,000 items, an epoch takes 36 times what BPR takes, with 128 queries 5.5
+    # times (benchmarks/results/hetcomp/cost.json). The batches of an epoch ask a user as often as they have items, so
+    # that most are still taught once or more.
     max_queries: int | None = None
     # Items, drawn anew in each step, from which the sum over all that do not belong to a list is estimated; None takes
-    # the whole catalogue.
+    # the whole catalogue. With 64 queries and 2,048 items an epoch takes twice what BPR takes.
     max_items: int | None = None
 
     def __post_init__(self) -> None:
