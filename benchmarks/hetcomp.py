@@ -5,7 +5,7 @@
     python benchmarks/hetcomp_report.py
 
 Data and protocol are in hetcomp_data.py. Seed 0 tries the settings in `GRID`, of the student alone as many as of any
-method; the other seeds, and ablations, have what was best on validation. A seed has teachers, consensus and students of
+method; the other seeds, and variants, have what was best on validation. A seed has teachers, consensus and students of
 its own, unless `--teachers` names the seed whose teachers teach all (CiteULike, where six of them take an hour).
 A run ends when Recall@50 on validation has not risen for `--patience` evaluations, and its best moment counts.
 Results are appended to benchmarks/results/hetcomp/<data>.jsonl; what stands there is not run again.
@@ -39,6 +39,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "rrd": ("rrd", {"list_length": 100}),
     "dcd": ("dcd", {}),
     "full_ce": ("full_ce", {}),
+    "full_ce, observed": ("full_ce", {}),  # lists hold what users have, as they do in HetComp's loss
     "hetcomp": ("hetcomp", {}),
     "hetcomp, power": ("hetcomp", {"consensus": "power"}),  # ours
     "hetcomp, sampled": ("hetcomp", {"max_queries": 64, "max_items": 2048}),  # ours: an epoch takes twice a plain one
@@ -77,7 +78,7 @@ def main() -> None:
             if seed == 0 and run in GRID:
                 grid = options.grid.get(run, GRID[run])
                 points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-            else:  # an ablation has the settings of the whole
+            else:  # a variant has the settings of the whole
                 points = [bench.best(run.split(",")[0])]
             for point in points:
                 bench.teach(run, seed, point)
@@ -140,7 +141,7 @@ class Students(Bench):
             if name == "hetcomp":  # which has the observed items from the teachers, too
                 label_weight, knowledge = 0.0, self.checkpoints(teachers)
             else:  # of the scores, full_ce alone reads more than their order
-                ranked = by_rank(self.ensemble(teachers), point.get("scale", 10.0))
+                ranked = by_rank(self.ensemble(teachers, run == "full_ce, observed"), point.get("scale", 10.0))
                 label_weight, knowledge = 1.0, {"ensemble": ranked}
             distiller = Distiller(student, {name: method}, {name: point["weight"]}, knowledge, label_weight)
         training = {**TRAINING, **{key: value for key, value in point.items() if key in TRAINING}}
@@ -176,9 +177,14 @@ class Students(Bench):
         self.note(entry)
 
     @cache  # noqa: B019  there is one bench
-    def ensemble(self, seed: int) -> Knowledge:
-        """The consensus of the converged teachers, by the law that is better with those of seed 0."""
-        asked = {"split": self.data.split, "part": "train", "tables": ("query_topk",), "k": 500, "filter_seen": True}
+    def ensemble(self, seed: int, observed: bool = False) -> Knowledge:
+        """The consensus of the converged teachers, by the law that is better with those of seed 0.
+
+        Args:
+            observed: what users have is ranked, too.
+        """
+        tables = ("query_topk",)
+        asked = {"split": self.data.split, "part": "train", "tables": tables, "k": 500, "filter_seen": not observed}
         told = {kind: export(self.teacher(kind, seed), self.data.split.train, **asked) for kind in KINDS}
         return rank_consensus(told, importance=self.best("ensemble")["law"], k=500)
 

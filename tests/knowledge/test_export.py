@@ -119,7 +119,7 @@ def test_lists_of_all_queries_with_tails_match_a_slow_loop(seen, shard_rows, tmp
 @pytest.mark.parametrize("seen", [False, True])
 def test_what_is_had_is_ranked_apart(seen, monkeypatch, tmp_path):
     """Bought twice, it is listed once; the longest history has five items, so no list needs to be longer."""
-    monkeypatch.setattr("seqkd.knowledge.interview.SCORES", 16)  # two queries at a time
+    monkeypatch.setattr("seqkd.recommenders.catalogue_scores.CPU_PIECE", 16)  # two queries at a time
     rows = [*ROWS, [3, 5, 3, 1, 3]]
     model, split = teacher(), split_of(rows)
     tables = ("query_topk", "query_seen_topk")
@@ -219,6 +219,7 @@ def test_rows_longer_than_the_teacher_reads_are_asked_completely():
 
 class Broken(Bag):
     nothing = False
+    scores_by_dot_product = False
 
     def score(self, query_embeddings, item_ids=None):
         logits = super().score(query_embeddings, item_ids)

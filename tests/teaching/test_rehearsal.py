@@ -106,7 +106,7 @@ def test_a_model_of_users_and_histories_is_asked_by_both():
 @pytest.mark.parametrize("kind", ["mf", "lightgcn", "sasrec"])
 def test_ranks_are_those_of_all_scores(kind, monkeypatch):
     """In parts; nothing is masked; the student's mode stays."""
-    monkeypatch.setattr("seqkd.teaching.rehearsal.SCORES", 100)
+    monkeypatch.setattr("seqkd.teaching.rehearsal.ASKED", 4)
     student = {"mf": lambda: mf(SPLIT), "lightgcn": lightgcn, "sasrec": lambda: tiny_sasrec(SPLIT)}[kind]().train()
     rehearsal = Rehearsal(student, ROWS)
     rehearsal.begin(epoch())

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from ..batches.collators import SequenceDataset, require_sequences
 from ..batches.target_sets import TargetSets
 from ..errors import ConfigError
+from ..recommenders.catalogue_scores import catalogue_scores, pairs_within
 from ..recommenders.recommender import RecommenderModel
 from .metrics import ranking_metrics, ranks_from_scores, set_metrics
 
@@ -110,18 +111,23 @@ def rank_targets(
     columns: dict[str, list[torch.Tensor]] = {"ranks": [], "targets": [], "lengths": [], "sizes": [], "queries": []}
     for batch in loader:
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        scores = model.score(model(**{name: batch[name] for name in model.inputs}).query_embeddings)  # (Q, I+1)
-        if history == "masked":
-            scores[batch["seen_query"], batch["seen_items"]] = torch.finfo(scores.dtype).min
-        # Counting what scores at least as high is several times cheaper than sorting out a top-k list, and the same.
-        if sets is None:
-            targets, owner = batch["targets"], torch.arange(len(scores), device=scores.device)
-            columns["ranks"].append(ranks_from_scores(scores, targets, ties="against"))
-        else:
+        queries = model(**{name: batch[name] for name in model.inputs}).query_embeddings  # (Q, D)
+        targets, owner = batch["targets"], torch.arange(len(queries), device=queries.device)
+        if sets is not None:
             targets, owner = (torch.from_numpy(ids).to(model.device) for ids in sets.targets_of(batch["query_ids"]))
-            spans = zip(targets.split(batch_size), owner.split(batch_size), strict=True)
-            columns["ranks"] += [ranks_from_scores(scores[whose], asked, ties="against") for asked, whose in spans]
-            columns["sizes"].append(owner.bincount(minlength=len(scores))[owner])
+            columns["sizes"].append(owner.bincount(minlength=len(queries))[owner])
+        for part, scores in catalogue_scores(model, queries):
+            if history == "masked":
+                seen = pairs_within(batch["seen_query"], part)
+                had = batch["seen_query"][seen] - part.start, batch["seen_items"][seen]
+                scores[had] = torch.finfo(scores.dtype).min
+            asked = pairs_within(owner, part)
+            whose, what = owner[asked] - part.start, targets[asked]
+            for some, wanted in zip(whose.split(len(scores)), what.split(len(scores)), strict=True):
+                # Counting what scores at least as high is several times cheaper than sorting out a top-k list, and the
+                # same; one target of each query needs no copy of its scores.
+                mine = scores if sets is None else scores[some]
+                columns["ranks"].append(ranks_from_scores(mine, wanted, ties="against"))
         columns["targets"].append(targets)
         columns["lengths"].append(batch["history_lengths"][owner])
         columns["queries"].append(batch["query_ids"][owner])

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..batches.collators import Sequence, SequenceDataset
 from ..catalogue import PADDING
 from ..errors import KnowledgeError
+from ..recommenders.catalogue_scores import catalogue_scores, pairs_within
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
 from .store.source import SHARD_ROWS, Piece, pieces_of
@@ -158,16 +159,15 @@ class Interview:
         """The tables of lists `(Q, M)`, and how many scores were masked for being no number."""
         parts: list[dict[str, Tensor]] = []
         masked = 0
-        step = max(1, SCORES // (self.teacher.config.num_items + 1))
-        for low in range(0, len(queries), step):
-            logits = self.teacher.score(queries[low : low + step]).float()  # (q, I+1)
+        for asked, scores in catalogue_scores(self.teacher, queries):
+            logits = scores.float()  # (q, I+1)
             if not torch.stack(logits[:, 1:].aminmax()).isfinite().all():  # one pass; NaN shows in both
-                masked += self._mask(logits, batch["query_ids"][low:])
+                masked += self._mask(logits, batch["query_ids"][asked])
             logits[:, PADDING] = LOWEST
             part: dict[str, Tensor] = {}
             if "seen_query" in batch:
-                pairs = slice(*torch.searchsorted(batch["seen_query"], torch.tensor([low, low + len(logits)])).tolist())
-                seen = batch["seen_query"][pairs] - low, batch["seen_items"][pairs]
+                pairs = pairs_within(batch["seen_query"], asked)
+                seen = batch["seen_query"][pairs] - asked.start, batch["seen_items"][pairs]
                 if "query_seen_topk" in self.tables:
                     had = torch.full_like(logits, LOWEST)
                     had[seen] = logits[seen]

@@ -9,10 +9,11 @@ from ..batches.collators import Sequence, SequenceDataset, require_sequences
 from ..errors import ConfigError, DataError
 from ..functional.score_ranks import ranks_by_score
 from ..method import Epoch
+from ..recommenders.catalogue_scores import catalogue_scores
 from ..recommenders.recommender import RecommenderModel
 from ..recommenders.user_recommender import UserRecommender
 
-SCORES = 2**22  # of the student held at a time
+ASKED = 512  # rows at a time
 
 
 class Rehearsal:
@@ -77,10 +78,9 @@ class Rehearsal:
         training, device, parts = self.student.training, self.student.device, []
         self.student.eval()
         try:
-            size = max(SCORES // (self.student.config.num_items + 1), 1)
-            for some, listed in zip(rows.split(size), items.split(size), strict=True):
-                scores = self.student.score(self.ask(some.to(device)))
-                parts.append(ranks_by_score(scores, listed.to(device)))
+            for some, listed in zip(rows.split(ASKED), items.split(ASKED), strict=True):
+                for part, scores in catalogue_scores(self.student, self.ask(some.to(device))):
+                    parts.append(ranks_by_score(scores, listed[part].to(device)))
         finally:
             self.student.train(training)
         return torch.cat(parts)
