@@ -4,18 +4,20 @@
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --variants          # seed 0: what each switch does
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --graphs            # and what a graph without training
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --blocks 3 --lwf    # by what LwF should remember
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --update            # what the student's update takes
 
 Runs are kept under the configuration's output_dir and go on where they stopped. Matrices a[k][i] of Recall and NDCG
 @20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json with a
-table and a figure beside it; what the other modes find to <name>_variants.json, <name>_graphs.json and <name>_lwf.json.
-`name` is that of the configuration.
+table and a figure beside it, `name` being that of the configuration; what other modes find goes to <name>_<mode>.json.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -61,7 +63,7 @@ REMEMBERED: list[tuple[str, dict[str, int], tuple[float, ...]]] = [
 
 
 def main() -> None:
-    modes = {"--variants": variants, "--graphs": graphs, "--lwf": lwf}
+    modes = {"--variants": variants, "--graphs": graphs, "--lwf": lwf, "--update": update}
     arguments = [argument for argument in sys.argv[1:] if argument not in modes]
     experiment = parse(StreamExperiment, __doc__ or "", arguments)
     name = next(Path(value).stem for flag, value in pairwise(arguments) if flag == "--config")
@@ -166,6 +168,22 @@ def lwf(experiment: StreamExperiment, name: str) -> None:
             told[run] = {part: [round(m.h_mean(k), 5) for k in range(len(blocks))] for part, m in found.items()}
             print(run, told[run], flush=True)
             write(f"{name}_lwf", {"seed": seed, "config": asdict(experiment.run), "h_mean": told}, started)
+
+
+def update(experiment: StreamExperiment, name: str) -> None:
+    """Seconds of one thread in which the student learns each block: stage 2 of a finished run, done once more."""
+    started, seed = time.time(), experiment.seeds[0]
+    run = Evolution(Path(experiment.output_dir) / f"seed-{seed}" / "ccd")
+    blocks, told = run.blocks, []
+    for k in range(1, len(blocks)):
+        clocks = time.process_time(), time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            found = run._update_student(blocks[: k + 1], Path(folder))
+        cpu, wall = time.process_time() - clocks[0], time.perf_counter() - clocks[1]
+        told.append({"block": k, "cpu_s": round(cpu, 2), "wall_s": round(wall, 2), "epochs": found["epochs"]})
+        print(told[-1], flush=True)
+    load = os.getloadavg()
+    write(f"{name}_update", {"seed": seed, "config": asdict(run.config), "load_average": load, "update": told}, started)
 
 
 def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:
