@@ -4,7 +4,7 @@
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --variants          # seed 0: what each switch does
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --graphs            # and what a graph without training
     python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --blocks 3 --lwf    # by what LwF should remember
-    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --update            # what the student's update takes
+    python benchmarks/ccd.py --config configs/ccd/yelp_mf.yaml --updates           # what matters in stage 2
 
 Runs are kept under the configuration's output_dir and go on where they stopped. Matrices a[k][i] of Recall and NDCG
 @20, of new and known users and of new items, and what each stage took, go to benchmarks/results/ccd/<name>.json with a
@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from seqkd.continual.configuration import ContinualConfig
 from seqkd.continual.evolution import Evolution
 from seqkd.continual.experiment import Contest, StreamExperiment, read_stream, report_of
 from seqkd.continual.graph import POLICIES
-from seqkd.continual.learning import extend
+from seqkd.continual.learning import extend, learn
 from seqkd.evaluation.stream import block_metrics
 from seqkd.evaluation.stream_matrix import StreamMatrix, stream_table
 from seqkd.parsing import parse
@@ -55,6 +56,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "negatives avoid the sources' 40 best (paper)": {"avoided": 40},
 }
 STAGES = ("update_student", "update_teacher")
+# by name: settings of the student's update that differ
+UPDATES: dict[str, dict[str, Any]] = {
+    "as configured": {},
+    "no replay": {"replay": 0.0},
+    "replay weighs ten times as much": {"replay": 5.0},
+    "newcomers as long as a mean is (paper)": {"lengths": "mean"},
+    "one hop": {"init": "one_hop"},
+    "random rows for what is new": {"init": "random"},
+    "negatives avoid the proxies' 40 best (paper)": {"avoided": 40},
+    "learning rate 5e-3": {"learning_rate": 5e-3},
+    "learning rate 5e-3, negatives avoid the 40 best": {"learning_rate": 5e-3, "avoided": 40},
+    "decayed graph": {"graph": "decayed"},
+}
+PARTS = ("valid", "test")
 # of LwF: the method by which it remembers, its settings, its weights
 REMEMBERED: list[tuple[str, dict[str, int], tuple[float, ...]]] = [
     ("rrd", {"interesting": 40, "uninteresting": 200}, (1e-4, 1e-3, 1e-2)),
@@ -63,7 +78,7 @@ REMEMBERED: list[tuple[str, dict[str, int], tuple[float, ...]]] = [
 
 
 def main() -> None:
-    modes = {"--variants": variants, "--graphs": graphs, "--lwf": lwf, "--update": update}
+    modes = {"--variants": variants, "--graphs": graphs, "--lwf": lwf, "--updates": updates}
     arguments = [argument for argument in sys.argv[1:] if argument not in modes]
     experiment = parse(StreamExperiment, __doc__ or "", arguments)
     name = next(Path(value).stem for flag, value in pairwise(arguments) if flag == "--config")
@@ -170,20 +185,75 @@ def lwf(experiment: StreamExperiment, name: str) -> None:
             write(f"{name}_lwf", {"seed": seed, "config": asdict(experiment.run), "h_mean": told}, started)
 
 
-def update(experiment: StreamExperiment, name: str) -> None:
-    """Seconds of one thread in which the student learns each block: stage 2 of a finished run, done once more."""
-    started, seed = time.time(), experiment.seeds[0]
-    run = Evolution(Path(experiment.output_dir) / f"seed-{seed}" / "ccd")
-    blocks, told = run.blocks, []
-    for k in range(1, len(blocks)):
-        clocks = time.process_time(), time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            found = run._update_student(blocks[: k + 1], Path(folder))
-        cpu, wall = time.process_time() - clocks[0], time.perf_counter() - clocks[1]
-        told.append({"block": k, "cpu_s": round(cpu, 2), "wall_s": round(wall, 2), "epochs": found["epochs"]})
-        print(told[-1], flush=True)
-    load = os.getloadavg()
-    write(f"{name}_update", {"seed": seed, "config": asdict(run.config), "load_average": load, "update": told}, started)
+def updates(experiment: StreamExperiment, name: str) -> None:
+    """The student's update alone (stage 2), with one thing changed at a time, from the students of finished runs.
+
+    Of each seed and block: the metric on validation and test of each block so far, on new items, and seconds.
+    """
+    started, told = time.time(), {}
+    for variant, changes in UPDATES.items():
+        if "graph" in changes and experiment.run.student.type != "lightgcn":
+            continue
+        for seed in experiment.seeds:
+            run = Evolution(Path(experiment.output_dir) / f"seed-{seed}" / "ccd")
+            for k in range(1, len(run.blocks[: experiment.blocks])):
+                found = update_of(run, k, changed_update(run.config, changes))
+                print(variant, seed, k, found, flush=True)
+                told.setdefault(variant, []).append({"seed": seed, "block": k, **found})
+            config, load = asdict(experiment.run), os.getloadavg()
+            write(f"{name}_updates", {"config": config, "load_average": load, "updates": told}, started)
+    (RESULTS / f"{name}_updates.md").write_text(updates_table(told), encoding="utf-8")
+
+
+def update_of(run: Evolution, k: int, config: ContinualConfig) -> dict[str, Any]:
+    """What a student knows that learned block k as `config` says, and the seconds of one thread that it took."""
+    blocks, student = run.blocks[: k + 1], run.model(k - 1, "generated")
+    started = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        learn(student, blocks, config, config.update_student, run._proxies(blocks), Path(folder))
+    run._on_validation(student, blocks[-1], blocks)  # as the stage does
+    found = {"cpu_s": round(time.process_time() - started, 2)}
+    metrics = {part: [block_metrics(student, one, blocks[-1], part=part) for one in blocks] for part in PARTS}
+    found |= {part: [round(of[config.metric], 5) for of in metrics[part]] for part in PARTS}
+    return found | {"new_items": round(metrics["test"][-1][f"new_items/{config.metric}"], 5)}
+
+
+def updates_table(told: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Means over seeds and blocks, with standard deviations over seeds where there are several."""
+    rows = [
+        ["", "valid, all blocks", "test, all blocks", "test, old blocks", "test, the new one", "new items", "CPU s"]
+    ]
+    for variant, runs in told.items():
+        columns = (
+            lambda one: fmean(one["valid"]),
+            lambda one: fmean(one["test"]),
+            lambda one: fmean(one["test"][:-1]),
+            lambda one: one["test"][-1],
+            lambda one: one["new_items"],
+        )
+        seeds = sorted({one["seed"] for one in runs})
+        cells = []
+        for column in columns:
+            values = [fmean(column(one) for one in runs if one["seed"] == seed) for seed in seeds]
+            cells.append(f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else ""))
+        seconds = [one["cpu_s"] for one in runs]
+        rows.append([variant, *cells, f"{min(seconds):.1f} to {max(seconds):.1f}"])
+    blocks = sorted({one["block"] for runs in told.values() for one in runs})
+    first = f"Recall@20 of the student that has just learned a block, means over blocks {blocks} and seeds."
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([first, "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:], ""])
+
+
+def changed_update(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:
+    """With other settings of the student's update: its learning rate, the weight of replay, or those of the run."""
+    changes, stage = dict(changes), config.update_student
+    if "learning_rate" in changes:
+        rate = changes.pop("learning_rate")
+        stage = replace(stage, training={**stage.training, "learning_rate": rate})
+    if "replay" in changes:
+        weight = changes.pop("replay")
+        stage = replace(stage, methods=stage.methods if weight else {}, weights={"replay": weight} if weight else {})
+    return replace(config, update_student=stage, **changes)
 
 
 def changed(config: ContinualConfig, changes: Mapping[str, Any]) -> ContinualConfig:
