@@ -35,6 +35,7 @@ SETTINGS = {
         "list_length": 10,
         "metric": "recall@5",
         "cutoffs": [5, 10],
+        "margin": 1.0,  # two epochs teach a model too little to lose
     },
 }
 
