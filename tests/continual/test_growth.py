@@ -425,7 +425,7 @@ def test_lengths_of_peers(init):
         before, after = (table.weight.detach() for table in tables)
         assert torch.equal(before[: known + 1], after[: known + 1])
         busy = torch.from_numpy(np.bincount(ids, minlength=len(before)))
-        lengths = peer_lengths(before[: known + 1], busy, known)
+        lengths = peer_lengths(before[: known + 1], busy)
         torch.testing.assert_close(after[known + 1 :].norm(dim=1, keepdim=True), lengths)
         cosine = torch.cosine_similarity(before[known + 1 :], after[known + 1 :])
         torch.testing.assert_close(cosine, torch.ones(len(cosine)))

@@ -13,7 +13,7 @@ def test_by_hand():
     table = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [0.0, 3.0], [8.0, 6.0]])
     interactions = torch.tensor([0, 0, 1, 1, 10, 1, 0, 9, 200, 3])
     # 1: like the second and third; 0: like the first; 9: like 10; 200: nearest are 10; 3: 1 is as far as 10, smaller
-    assert peer_lengths(table, interactions, 4)[:, 0].tolist() == [2.0, 5.0, 10.0, 10.0, 2.0]
+    assert peer_lengths(table, interactions)[:, 0].tolist() == [2.0, 5.0, 10.0, 10.0, 2.0]
 
 
 def test_a_slow_loop_agrees():
@@ -31,7 +31,7 @@ def test_a_slow_loop_agrees():
         near = min(sorted(set(theirs)), key=lambda one: abs(one - scale(mine)))
         lengths = [table[1 + at].norm() for at, one in enumerate(theirs) if one == near]
         expected.append(sum(lengths) / len(lengths))
-    torch.testing.assert_close(peer_lengths(table, interactions, known)[:, 0], torch.stack(expected))
+    torch.testing.assert_close(peer_lengths(table, interactions)[:, 0], torch.stack(expected))
 
 
 def test_directions_stay_and_zeros_too():

@@ -230,8 +230,8 @@ def _start(
             elif partner is not None:
                 linked, found = linked_rows(partner, near)
                 new.copy_(linked if release else torch.where(found, linked, new))
-            if busy is not None and init in ("neighbours", "one_hop") and old.shape[1] > 1:
-                new.copy_(lengthened(new, peer_lengths(old, busy, len(old) - 1)))
+            if busy is not None and init in ("neighbours", "one_hop") and old.shape[1] > 1:  # a number has no direction
+                new.copy_(lengthened(new, peer_lengths(old, busy)))
 
 
 def _interactions(ids: np.ndarray, size: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def peer_lengths(table: Tensor, interactions: Tensor, known: int) -> Tensor:
+def peer_lengths(table: Tensor, interactions: Tensor) -> Tensor:
     """Of each newcomer the mean length of its peers' rows, `(n, 1)`.
 
     Peers are the old ones whose number of interactions is the same up to a factor of about 1.2: it has the same rounded
@@ -22,8 +22,8 @@ def peer_lengths(table: Tensor, interactions: Tensor, known: int) -> Tensor:
     Args:
         table: `(known + 1, D)`, the old rows behind that of padding.
         interactions: `(known + n + 1,)` in the block, by id.
-        known: how many are old.
     """
+    known = len(table) - 1
     scale = (2 * interactions.clamp(min=0.5).double().log2()).round().long() + 2  # none is 0, one is 2
     old, new = scale[1 : known + 1], scale[known + 1 :]
     sums = torch.zeros(int(scale.max()) + 1, dtype=table.dtype).index_add_(0, old, table[1:].norm(dim=1).cpu())
